@@ -1,0 +1,1 @@
+"""The engine of llama-tui: checkpoints, model, sampling, worker. Never imports textual, never prints."""

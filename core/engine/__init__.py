@@ -1,0 +1,1 @@
+"""Where checkpoint, model, text and sampling meet, and the thread that runs them."""

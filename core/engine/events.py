@@ -1,0 +1,223 @@
+"""What goes into the engine (commands) and what comes out (events): frozen, and free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from core.options import LoadOptions, Sampling
+
+
+class Reason(StrEnum):
+    """Why a reply ended; one set of words for JSON, database and footer."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+# --- commands -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load a model; answered by Loading events and then Ready or Failed(fatal)."""
+
+    options: LoadOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """A user message at the head of the conversation. Runs are numbered upwards by the sender.
+
+    Accepted before Ready and while another run is going on: it waits its turn.
+    """
+
+    run: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End this run and every earlier one, waiting ones included. Acts within a unit's time."""
+
+    run: int
+
+
+@dataclass(frozen=True, slots=True)
+class Configure:
+    """The settings from now on: sampling reaches the next token, `system` the next message.
+
+    `system` None means the chat format's own.
+    """
+
+    sampling: Sampling
+    system: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Make this message the head of the conversation; None is its empty start (a new chat).
+
+    The next Submit adds a sibling of what followed; nothing is deleted.
+    """
+
+    message_id: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Shutdown:
+    """Stop whatever runs and end the worker."""
+
+
+Command = Load | Submit | Stop | Configure | Rewind | Shutdown
+
+
+# --- events -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """Progress of a load. `stage` is a short phrase; bytes are of the weights in the source."""
+
+    stage: str
+    done_bytes: int = 0
+    total_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What was loaded, in the words the interface shows."""
+
+    name: str
+    parameters: int
+    weight_bytes: int
+    dtype: str
+    device: str
+    chat_format: str
+    context: int
+    layers: int
+    load_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The model answers from now on."""
+
+    model: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Prompt tokens of this run that are in the cache by now; `cached` of `total` were there before."""
+
+    run: int
+    done: int
+    total: int
+    cached: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text of a reply (whole UTF-8, sanitised) with the ids and surprises (bits) behind it.
+
+    At most 20 a second; `text` may be empty while an unfinished character is held back.
+    """
+
+    run: int
+    text: str
+    ids: tuple[int, ...]
+    surprises: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Figures of one reply; what is undefined is None, never 0. Times in seconds, sizes in bytes."""
+
+    load_s: float | None = None
+    ttft_s: float | None = None
+    prefill_tok_s: float | None = None
+    decode_tok_s: float | None = None
+    streamed_bytes_per_token: int | None = None
+    peak_vram_bytes: int | None = None
+    peak_rss_bytes: int | None = None
+    peak_anon_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One finished reply: the object that `--json` prints and the database keeps."""
+
+    text: str
+    tokens: tuple[int, ...]
+    surprise: tuple[float, ...]
+    finish_reason: Reason
+    seed: int
+    mu: float | None
+    prompt_tokens: int
+    cached_tokens: int
+    stats: Stats
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers, in the contract's order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run is over. The ids name its messages in the conversation, for Rewind.
+
+    `parent_id` is the head before the user message (None at the start). After an error `reply` may
+    be None and `error` says why.
+    """
+
+    run: int
+    reason: Reason
+    stats: Stats
+    reply: Reply | None = None
+    user_id: int | None = None
+    reply_id: int | None = None
+    parent_id: int | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One reading of the meters; None where nothing can be read. Bytes, and bytes per second."""
+
+    ram_total: int | None = None
+    ram_used: int | None = None
+    process_anon: int | None = None
+    process_file: int | None = None
+    gpu_name: str | None = None
+    vram_total: int | None = None
+    vram_used: int | None = None
+    process_vram: int | None = None
+    pcie_to_gpu: float | None = None
+    pcie_from_gpu: float | None = None
+    pcie_link: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the user should know that is no error, such as a reduced context."""
+
+    text: str
+    level: Literal["info", "warning"] = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Something went wrong outside a reply. After a fatal failure nothing can be submitted.
+
+    `user` tells a user's mistake (exit status 2) from a fault of ours (1).
+    """
+
+    text: str
+    fatal: bool = False
+    user: bool = True
+
+
+Event = Loading | Ready | Prefill | Delta | Done | Snapshot | Notice | Failed

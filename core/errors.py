@@ -1,0 +1,15 @@
+"""What a user can put right, as opposed to a fault of ours."""
+
+
+class UserError(Exception):
+    """A mistake of the user: one line that names the value at fault and the way out.
+
+    Ends a headless run with exit status 2; never shown as a traceback.
+    """
+
+
+class Unbuilt(UserError):
+    """A documented option whose implementation does not exist yet."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} is not built yet; run without it, or see CHANGELOG.md for what is")
