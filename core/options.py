@@ -123,7 +123,7 @@ PARAMS: tuple[Param, ...] = (
     ),
     Param(
         "mirostat", ("--mirostat",), "Mirostat",
-        "Steers the mean surprise of the text towards tau: 0 off, 1 by the paper's Zipf estimate, 2 by a cut.",
+        "Steers the mean surprise of the text towards tau: 0 off, 1 by a Zipf estimate, 2 by a cut.",
         "choice", 0, off=0, choices=(0, 1, 2),
     ),
     Param(

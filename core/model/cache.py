@@ -1,0 +1,73 @@
+"""The KV cache: keys and values of every layer, and the token ids they belong to.
+
+T new tokens, S all tokens so far, K key/value heads, D head size.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from core.model.config import ModelConfig
+
+
+class KVCache:
+    """Static memory for `capacity` tokens. Invariant: entries below `length` are valid in every layer.
+
+    A pass that is abandoned half-way leaves rows above `length` behind, which nothing reads.
+    """
+
+    def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
+        shape = (config.n_layers, config.n_kv_heads, capacity, config.head_dim)
+        self.capacity = capacity
+        self.tokens: list[int] = []
+        self._keys = torch.empty(shape, dtype=dtype, device=device)
+        self._values = torch.empty(shape, dtype=dtype, device=device)
+
+    @property
+    def length(self) -> int:
+        """How many tokens are in the cache."""
+        return len(self.tokens)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of keys and values, in which attention is computed."""
+        return self._keys.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of both tensors."""
+        return self._keys.nbytes + self._values.nbytes
+
+    def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Write [K, T, D] behind the valid rows of a layer; views [K, S, D] of all its rows.
+
+        They count as valid once `commit` says so, after the last layer.
+        """
+        start, stop = self.length, self.length + keys.shape[1]
+        if stop > self.capacity:
+            raise ValueError(f"{stop} tokens do not fit in a cache of {self.capacity}")
+        self._keys[layer, :, start:stop] = keys
+        self._values[layer, :, start:stop] = values
+        return self._keys[layer, :, :stop], self._values[layer, :, :stop]
+
+    def commit(self, tokens: list[int]) -> None:
+        """Declare the rows of these tokens, just written in every layer, valid."""
+        self.tokens.extend(tokens)
+
+    def rewind(self, tokens: list[int]) -> list[int]:
+        """Keep the longest common prefix with `tokens` and return what is left to run.
+
+        At least one token is always left, since a pass is needed for the logits. This one rule is the
+        cache over a whole dialogue, an edited message, another system prompt, and resuming.
+        """
+        if not tokens:
+            raise ValueError("no tokens to run")
+        keep = 0
+        for ours, theirs in zip(self.tokens, tokens, strict=False):
+            if ours != theirs:
+                break
+            keep += 1
+        keep = min(keep, len(tokens) - 1)
+        del self.tokens[keep:]
+        return tokens[keep:]

@@ -1,0 +1,171 @@
+"""The Llama decoder, and nothing else: no devices, no formats, no sampling.
+
+T new tokens, S all tokens so far, H query heads, K key/value heads, G = H / K, D head size. One
+conversation at a time, so there is no batch dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from core.model.cache import KVCache
+from core.model.config import ModelConfig
+
+
+def rope_table(config: ModelConfig, length: int) -> Tensor:
+    """Rotations [length, D/2], unit complex: angle = position * theta^(-2i/D) (arXiv 2104.09864)."""
+    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
+    angles = torch.outer(torch.arange(length, dtype=torch.float64), config.rope_theta**-exponent)
+    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate adjacent pairs (2i, 2i+1) of [T, heads, D], Meta's layout, in float32."""
+    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rope[:, None]).flatten(-2).type_as(x)
+
+
+def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of q [T, H, D] over keys and values [K, S, D]: [T, H * D], softmax in float32.
+
+    The G query heads that share a key head become extra rows of it, so that grouped heads cost no
+    copy of the keys and stay on the fused kernel. `mask` [T * G, S] is None where all may see all.
+    """
+    T, H, D = q.shape
+    K = keys.shape[0]
+    rows = q.view(T, K, H // K, D).transpose(0, 1).reshape(1, K, -1, D)
+    out = F.scaled_dot_product_attention(rows, keys[None], values[None], attn_mask=mask)
+    return out.view(K, T, -1, D).transpose(0, 1).reshape(T, H * D)
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x) * weight, the division in float32 (arXiv 1910.07467)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x32 = x.float()
+        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+
+
+@dataclass(slots=True)
+class Step:
+    """What all units of one pass share."""
+
+    cache: KVCache
+    rope: Tensor  # [T, D/2]
+    mask: Tensor | None  # [T * G, S]; None where every row may see every key
+
+
+class Attention(nn.Module):
+    """Grouped-query attention with rotary positions (arXiv 2305.13245)."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.head_dim = layer, config.head_dim
+        heads, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
+        self.wq = nn.Linear(config.dim, heads, bias=False)
+        self.wk = nn.Linear(config.dim, kv, bias=False)
+        self.wv = nn.Linear(config.dim, kv, bias=False)
+        self.wo = nn.Linear(heads, config.dim, bias=False)
+
+    def forward(self, x: Tensor, step: Step) -> Tensor:
+        q = rotate(self.wq(x).unflatten(-1, (-1, self.head_dim)), step.rope)  # [T, H, D]
+        k = rotate(self.wk(x).unflatten(-1, (-1, self.head_dim)), step.rope)  # [T, K, D]
+        v = self.wv(x).unflatten(-1, (-1, self.head_dim))
+        keys, values = step.cache.append(self.layer, k.transpose(0, 1), v.transpose(0, 1))
+        return self.wo(attend(q.to(keys.dtype), keys, values, step.mask).type_as(x))
+
+
+class FeedForward(nn.Module):
+    """SwiGLU: w2(silu(w1 x) * w3 x) (arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
+        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """The smallest part that is placed, streamed and interrupted: half a block with norm and residual."""
+
+    name: str  # Meta's prefix, such as "layers.3.feed_forward"
+    modules: tuple[nn.Module, ...]  # whose weights it needs
+    run: Callable[[Tensor, Step], Tensor]
+
+
+class Block(nn.Module):
+    """One layer: two units."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(config, layer)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = FeedForward(config)
+
+    def attend(self, x: Tensor, step: Step) -> Tensor:
+        return x + self.attention(self.attention_norm(x), step)
+
+    def feed(self, x: Tensor, step: Step) -> Tensor:
+        return x + self.feed_forward(self.ffn_norm(x))
+
+    def units(self, prefix: str) -> tuple[Unit, Unit]:
+        """Both halves, named under `prefix`."""
+        return (
+            Unit(f"{prefix}.attention", (self.attention_norm, self.attention), self.attend),
+            Unit(f"{prefix}.feed_forward", (self.ffn_norm, self.feed_forward), self.feed),
+        )
+
+
+class Transformer(nn.Module):
+    """Token ids in, logits out. Parameters bear Meta's names."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        blocks = [Block(config, i) for i in range(config.n_layers)]
+        self.layers = nn.ModuleList(blocks)
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.units: Iterable[Unit] = [u for i, block in enumerate(blocks) for u in block.units(f"layers.{i}")]
+        self._rope = torch.empty(0)
+
+    def prepare(self, length: int, device: torch.device) -> None:
+        """Compute the rotations for positions below `length`; needed once, before the first pass."""
+        self._rope = rope_table(self.config, length).to(device)
+
+    def forward(
+        self, tokens: Tensor, cache: KVCache, keep: int = 1, units: Iterable[Unit] | None = None
+    ) -> Tensor:
+        """Logits [keep, vocabulary] in float32 of the last `keep` of `tokens` [T].
+
+        The tokens follow those in the cache; the caller commits them. `units` stands in for the
+        model's own, so that the caller may look on between them.
+        """
+        T, start = tokens.shape[0], cache.length
+        step = Step(cache, self._rope[start : start + T], self._mask(T, start, tokens.device))
+        x = self.tok_embeddings(tokens)
+        for unit in self.units if units is None else units:
+            x = unit.run(x, step)
+        return self.output(self.norm(x[-keep:])).float()
+
+    def _mask(self, T: int, start: int, device: torch.device) -> Tensor | None:
+        if T == 1:
+            return None
+        causal = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
+        return causal.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=0)

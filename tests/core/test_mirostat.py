@@ -1,0 +1,157 @@
+"""Mirostat on distributions whose surprise is known, and on real models."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.engine.generate import generate
+from core.engine.load import Engine, load
+from core.options import LoadOptions, Sampling
+from core.sampling import mirostat
+from core.sampling.sampler import Sampler
+from core.text.dialogue import raw_prompt
+
+VOCABULARY = 32000
+
+
+def zipf(s: float, n: int = VOCABULARY) -> torch.Tensor:
+    """Logits of p(rank) ~ rank^-s, ranks shuffled."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    return (-s * torch.arange(1, n + 1).double().log())[order].float()
+
+
+def entropy(logits: torch.Tensor) -> float:
+    log_p = logits.double().log_softmax(-1)
+    return float(-(log_p.exp() * log_p).sum()) / math.log(2)
+
+
+@pytest.mark.parametrize("s", [0.8, 1.0, 1.1, 1.5, 2.5])
+def test_the_exponent_of_a_zipf_law_is_found(s: float) -> None:
+    assert mirostat.zipf_exponent(zipf(s)) == pytest.approx(s, abs=1e-3)
+
+
+@pytest.mark.parametrize("s", [0.8, 0.999, 1.0, 1.001, 1.3, 2.0])
+@pytest.mark.parametrize("mu", [0.1, 2.0, 5.0, 9.0])
+def test_the_cutoff_is_where_a_zipf_law_has_mu_bits(s: float, mu: float) -> None:
+    """The formula replaces the sum of rank^-s by its integral; the true rank is found by search."""
+    n = VOCABULARY
+    eps = s - 1
+    total = math.log(n) if abs(eps) < 1e-9 else (1 - n**-eps) / eps
+    bits = [math.log2(total) + s * math.log2(rank) for rank in range(1, n + 1)]
+    want = min(range(1, n + 1), key=lambda rank: abs(bits[rank - 1] - mu))
+    got = mirostat.zipf_cutoff(s, mu, n)
+    assert abs(got - want) <= max(1, 0.01 * want)
+
+
+def test_odd_exponents_and_mu_give_a_rank() -> None:
+    for s in (-3.0, 0.0, 1e-9, 1e-3, 1.0, 50.0, 1e6, math.inf):
+        for mu in (0.1, 15.0, 1e3, 1e6):
+            assert 1 <= mirostat.zipf_cutoff(s, mu, VOCABULARY) <= VOCABULARY
+
+
+def test_version_2_cuts_at_mu_bits() -> None:
+    logits = torch.tensor([0.5, 0.25, 0.125, 0.125]).log()
+    for mu, want in ((0.5, 1), (1.0, 1), (1.01, 1), (2.01, 2), (3.01, 4)):
+        assert int(mirostat.truncate_v2(logits, mu).isfinite().sum()) == want
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize("s", [1.0, 1.2])
+def test_the_mean_surprise_on_a_zipf_law_is_tau(version: int, share: float, s: float) -> None:
+    logits = zipf(s)
+    tau = share * entropy(logits)
+    sampler = Sampler(lambda: Sampling(mirostat=version, mirostat_tau=tau), seed=1)
+    bits = [sampler(logits).surprise for _ in range(2000)]
+    assert sum(bits[20:]) / len(bits[20:]) == pytest.approx(tau, rel=0.03)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("tau", [0.1, 5.0, 20.0])
+def test_nothing_overflows_with_tau_out_of_reach(version: int, tau: float) -> None:
+    """A distribution of 1.5 bits can never average 5; mu must stay where it can come back from."""
+    logits = torch.full((500,), -12.0)
+    logits[:3] = torch.tensor([0.0, -0.5, -0.7])
+    sampler = Sampler(lambda: Sampling(mirostat=version, mirostat_tau=tau, mirostat_eta=1.0), seed=1)
+    for _ in range(10_000):
+        choice = sampler(logits)
+        assert math.isfinite(choice.surprise)
+        assert sampler.mu is not None
+        assert mirostat.MU_MIN <= sampler.mu <= math.log2(500)
+
+
+def test_rejected_and_flat_logits() -> None:
+    only_one = torch.full((100,), -math.inf)
+    only_one[42] = 0.0
+    for version in (1, 2):
+        sampler = Sampler(lambda v=version: Sampling(mirostat=v), seed=1)
+        assert [sampler(only_one).token for _ in range(5)] == [42] * 5
+        assert 0 <= sampler(torch.zeros(100)).token < 100
+
+
+def test_mu_starts_at_twice_tau_and_goes_on_from_a_given_one() -> None:
+    logits = zipf(1.0)
+    fresh = Sampler(lambda: Sampling(mirostat=2, mirostat_tau=3.0, mirostat_eta=0.5), seed=1)
+    choice = fresh(logits)
+    assert fresh.mu == pytest.approx(6.0 - 0.5 * (choice.surprise - 3.0))
+    later = Sampler(lambda: Sampling(mirostat=2, mirostat_tau=3.0, mirostat_eta=0.5), seed=1, mu=1.25)
+    choice = later(logits)
+    assert later.mu == pytest.approx(1.25 - 0.5 * (choice.surprise - 3.0))
+
+
+def test_other_settings_are_ignored_and_temperature_0_loses() -> None:
+    logits = zipf(1.0)
+
+    def run(sampling: Sampling) -> list[int]:
+        sampler = Sampler(lambda: sampling, seed=9, recent=[1, 2, 3])
+        return [sampler(logits).token for _ in range(40)]
+
+    want = run(Sampling(mirostat=2))
+    got = run(Sampling(mirostat=2, temperature=0, top_k=1, top_p=0.1, min_p=0.9, repeat_penalty=9.0))
+    assert got == want
+    assert len(set(want)) > 5
+
+
+def surprises(engine: Engine, prompt: list[int], sampling: Sampling, seed: int, count: int) -> list[float]:
+    engine.cache.rewind([-1])
+    sampler = Sampler(lambda: sampling, seed)
+    tokens = generate(
+        engine.model,
+        engine.cache,
+        prompt,
+        sampler,
+        rows=64,
+        cancelled=lambda: False,
+        on_prefill=lambda done: None,
+    )
+    return [choice.surprise for choice, _ in zip(tokens, range(count), strict=False)]
+
+
+def check_real(engine: Engine, prompt: list[int], version: int, share: float, seeds: range) -> None:
+    """Tokens 20 to 400 average within 10 % of tau, where tau is a share of the surprise at temperature 1."""
+    free = Sampling(temperature=1.0, top_p=1.0)
+    at_one = [bits for seed in seeds for bits in surprises(engine, prompt, free, seed, 400)]
+    tau = share * sum(at_one) / len(at_one)
+    for seed in seeds:
+        bits = surprises(engine, prompt, Sampling(mirostat=version, mirostat_tau=tau), seed, 400)[20:]
+        assert sum(bits) / len(bits) == pytest.approx(tau, rel=0.10), f"seed {seed}"
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_stories(stories: Path, version: int, share: float) -> None:
+    options = LoadOptions(str(stories), device="cpu", raw=True)
+    engine = load(options, lambda event: None, lambda: False)
+    check_real(engine, raw_prompt(engine.tokenizer, ""), version, share, range(3))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("share", [0.5, 0.8])
+def test_demo(demo_path: Path, version: int, share: float) -> None:
+    options = LoadOptions(str(demo_path), device="cpu", raw=True)
+    engine = load(options, lambda event: None, lambda: False)
+    check_real(engine, raw_prompt(engine.tokenizer, "The history of the sea is"), version, share, range(1))
