@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from core.engine.backend import Sink
 from core.engine.events import Snapshot
 
@@ -134,8 +132,20 @@ def open_gpu() -> Gpu | None:
         return None
 
 
+def physical_cores() -> int:
+    """Cores this process may use, two threads of one core counted once where psutil can tell."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        import psutil
+    except ImportError:  # the engine needs no more than torch and a tokenizer
+        return allowed
+    return max(1, min(allowed, psutil.cpu_count(logical=False) or allowed))
+
+
 def read_ram() -> dict[str, Any]:
     """The machine's and this process's fields of a Snapshot."""
+    import psutil
+
     machine, process = psutil.virtual_memory(), process_memory()
     anon = process["RssAnon"] + process.get("RssShmem", 0) if "RssAnon" in process else None
     return {

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import psutil
 import torch
 
 from core.checkpoint import Checkpoint, find, open_checkpoint
@@ -16,7 +15,7 @@ from core.errors import Unbuilt, UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer
-from core.monitor import PeakMemory
+from core.monitor import PeakMemory, physical_cores
 from core.options import LoadOptions
 from core.text.dialogue import ChatFormat, chat_format
 from core.text.tokenizer import Tokenizer
@@ -120,10 +119,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cuda", int(index or 0))
     if name == "auto" and torch.cuda.is_available():
         return torch.device("cuda", 0)
-    # One thread a physical core: a second thread on it has no arithmetic unit of its own.
-    torch.set_num_threads(
-        max(1, min(len(psutil.Process().cpu_affinity()), psutil.cpu_count(logical=False) or 1))
-    )
+    # One thread a physical core: a second one would share its arithmetic units.
+    torch.set_num_threads(physical_cores())
     return torch.device("cpu")
 
 

@@ -43,13 +43,33 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
     return out.view(K, T, -1, D).transpose(0, 1).reshape(T, H * D)
 
 
+class Linear(nn.Linear):
+    """A matrix without bias, not initialised: weights come from a checkpoint.
+
+    (To initialise on the meta device would import torch's compiler, which takes seconds.)
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def reset_parameters(self) -> None:
+        pass
+
+
+class Embedding(nn.Embedding):
+    """A row for each token, not initialised."""
+
+    def reset_parameters(self) -> None:
+        pass
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * weight, the division in float32 (arXiv 1910.07467)."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
+        self.weight = nn.Parameter(torch.empty(dim))
 
     def forward(self, x: Tensor) -> Tensor:
         x32 = x.float()
@@ -72,10 +92,10 @@ class Attention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         heads, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.wq = nn.Linear(config.dim, heads, bias=False)
-        self.wk = nn.Linear(config.dim, kv, bias=False)
-        self.wv = nn.Linear(config.dim, kv, bias=False)
-        self.wo = nn.Linear(heads, config.dim, bias=False)
+        self.wq = Linear(config.dim, heads)
+        self.wk = Linear(config.dim, kv)
+        self.wv = Linear(config.dim, kv)
+        self.wo = Linear(heads, config.dim)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
         q = rotate(self.wq(x).unflatten(-1, (-1, self.head_dim)), step.rope)  # [T, H, D]
@@ -90,9 +110,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.w1 = nn.Linear(config.dim, config.hidden_dim, bias=False)
-        self.w2 = nn.Linear(config.hidden_dim, config.dim, bias=False)
-        self.w3 = nn.Linear(config.dim, config.hidden_dim, bias=False)
+        self.w1 = Linear(config.dim, config.hidden_dim)
+        self.w2 = Linear(config.hidden_dim, config.dim)
+        self.w3 = Linear(config.dim, config.hidden_dim)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
@@ -137,11 +157,11 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.tok_embeddings = Embedding(config.vocab_size, config.dim)
         blocks = [Block(config, i) for i in range(config.n_layers)]
         self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.output = Linear(config.dim, config.vocab_size)
         self.units: Iterable[Unit] = [u for i, block in enumerate(blocks) for u in block.units(f"layers.{i}")]
         self._rope = torch.empty(0)
 

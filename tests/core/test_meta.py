@@ -1,0 +1,256 @@
+"""Meta's layout: shards by the published rules, and everything that can be wrong with a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from core.checkpoint import find, open_checkpoint
+from core.checkpoint.meta import MetaCheckpoint, join_axis
+from core.engine.load import choose_context, choose_dtype, load
+from core.errors import UserError
+from core.options import LoadOptions
+
+Weights = dict[str, torch.Tensor]
+
+# Where Meta's model-parallel layers split each weight (llama/model.py of Llama 2): columns of the
+# output on dimension 0, rows of the input on 1, the embedding on its features, norms not at all.
+SPLIT = {"wq": 0, "wk": 0, "wv": 0, "wo": 1, "w1": 0, "w2": 1, "w3": 0, "output": 0, "tok_embeddings": 1}
+
+
+def split(weights: Weights, count: int, rows_of_embedding: bool = False) -> list[Weights]:
+    shards: list[Weights] = [{} for _ in range(count)]
+    for name, tensor in weights.items():
+        axis = SPLIT.get(name.split(".")[-2])
+        if rows_of_embedding and name == "tok_embeddings.weight":
+            axis = 0  # as Llama 3 does
+        parts = [tensor] * count if axis is None else torch.tensor_split(tensor, count, dim=axis)
+        for shard, part in zip(shards, parts, strict=True):
+            shard[name] = part.clone()
+    return shards
+
+
+def write(folder: Path, shards: list[Weights], source: Path, **changes: object) -> Path:
+    folder.mkdir()
+    params = json.loads((source / "params.json").read_text()) | changes
+    (folder / "params.json").write_text(json.dumps({k: v for k, v in params.items() if v != "absent"}))
+    shutil.copy(source / "tokenizer.model", folder)
+    for i, shard in enumerate(shards):
+        torch.save(shard, folder / f"consolidated.{i:02d}.pth")
+    return folder
+
+
+@pytest.fixture
+def weights(stories: Path) -> Weights:
+    return torch.load(stories / "consolidated.00.pth", weights_only=True)
+
+
+def read(folder: Path) -> Weights:
+    return {name: tensor.clone() for name, tensor in open_checkpoint(find(str(folder))).tensors()}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 8])
+@pytest.mark.parametrize("rows_of_embedding", [False, True], ids=["llama 2", "llama 3"])
+def test_shards_merge_to_the_whole(
+    stories: Path, weights: Weights, tmp_path: Path, count: int, rows_of_embedding: bool
+) -> None:
+    folder = write(tmp_path / "m", split(weights, count, rows_of_embedding), stories)
+    got = read(folder)
+    wanted = {name: tensor for name, tensor in weights.items() if name != "rope.freqs"}
+    assert got.keys() == wanted.keys()
+    assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+def test_a_tied_checkpoint_has_no_head_of_its_own(stories: Path, weights: Weights, tmp_path: Path) -> None:
+    del weights["output.weight"]
+    for count in (1, 2):
+        folder = write(tmp_path / f"m{count}", split(weights, count), stories)
+        engine = load(LoadOptions(str(folder), device="cpu"), lambda event: None, lambda: False)
+        assert engine.model.output.weight is engine.model.tok_embeddings.weight
+        assert engine.info.parameters == sum(t.numel() for n, t in weights.items() if n != "rope.freqs")
+
+
+def test_unknown_names_are_noted_and_rope_freqs_is_nobodys_concern(
+    stories: Path, weights: Weights, tmp_path: Path
+) -> None:
+    weights |= {"rope.freqs": torch.zeros(4), "layers.0.surprise": torch.zeros(1)}
+    checkpoint = open_checkpoint(find(str(write(tmp_path / "m", [weights], stories, colour="red"))))
+    assert isinstance(checkpoint, MetaCheckpoint)
+    assert checkpoint.ignored == ["layers.0.surprise"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "shape", "axis"),
+    [
+        ([(8, 4)], (8, 4), None),
+        ([(8,), (8,)], (8,), None),
+        ([(4, 4), (4, 4)], (8, 4), 0),
+        ([(8, 2), (8, 2)], (8, 4), 1),
+        ([(8, 3), (8, 1)], (8, 4), 1),
+        ([(4, 2), (4, 2)], (8, 4), -1),
+        ([(4, 4), (4, 4), (4, 4)], (8, 4), -1),
+        ([(8,), (4,)], (8,), -1),
+        ([(4, 4, 1), (4, 4, 1)], (8, 4), -1),
+    ],
+)
+def test_the_axis_is_inferred_from_shapes(
+    parts: list[tuple[int, ...]], shape: tuple[int, ...], axis: int
+) -> None:
+    assert join_axis(parts, shape) == axis
+
+
+def test_sizes_that_params_leaves_out(stories: Path, weights: Weights, tmp_path: Path) -> None:
+    config = open_checkpoint(find(str(stories))).config
+    assert (config.vocab_size, config.hidden_dim, config.head_dim, config.rope_theta) == (
+        512,
+        172,
+        8,
+        10000.0,
+    )
+    one_head_each = write(tmp_path / "m", [weights], stories, n_kv_heads=None, n_heads=8)
+    with pytest.raises(UserError, match=r"wk\.weight is 32 x 64 .* does not make 64 x 64"):
+        open_checkpoint(find(str(one_head_each)))
+
+
+def truncate(folder: Path) -> None:
+    path = folder / "consolidated.00.pth"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def scribble(folder: Path) -> None:
+    path = folder / "consolidated.00.pth"
+    data = bytearray(path.read_bytes())
+    data[: len(data) // 8] = b"\x00" * (len(data) // 8)
+    path.write_bytes(bytes(data))
+
+
+class Bomb:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return (Path.touch, (self.path,))
+
+
+def bomb(folder: Path) -> None:
+    torch.save({"tok_embeddings.weight": Bomb(folder / "exploded")}, folder / "consolidated.00.pth")
+
+
+def params(text: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / "params.json").write_text(text) and None
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "no such file or folder; .*--demo"),
+    "no params.json": (
+        lambda f: (f / "params.json").unlink(),
+        "no params.json in this folder; give the folder",
+    ),
+    "no shard": (lambda f: (f / "consolidated.00.pth").unlink(), "params.json without consolidated.00.pth"),
+    "gap": (
+        lambda f: shutil.copy(f / "consolidated.00.pth", f / "consolidated.02.pth"),
+        "shards 00, 02 are not",
+    ),
+    "params no JSON": (params("{dim: 64"), "params.json: not valid JSON"),
+    "params a list": (params("[1]"), "params.json: not a JSON object"),
+    "params without dim": (
+        params('{"n_layers": 5}'),
+        "params.json: dim is None, not a positive whole number",
+    ),
+    "params nonsense": (params('{"dim": "64"}'), "params.json: dim is '64', not a positive whole number"),
+    "params odd heads": (
+        params('{"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 3}'),
+        "n_heads 8 is not a multiple of n_kv_heads 3",
+    ),
+    "more layers than weights": (
+        params('{"dim": 64, "n_layers": 6, "n_heads": 8, "n_kv_heads": 4}'),
+        r"shard 00 has no layers\.5\.",
+    ),
+    "scaled rope": (
+        params('{"dim": 64, "n_layers": 5, "n_heads": 8, "n_kv_heads": 4, "use_scaled_rope": true}'),
+        "use_scaled_rope",
+    ),
+    "truncated": (truncate, r"consolidated\.00\.pth: truncated or corrupt .*; fetch it again"),
+    "empty": (lambda f: (f / "consolidated.00.pth").write_bytes(b""), "truncated or corrupt"),
+    "text": (lambda f: (f / "consolidated.00.pth").write_text("hello" * 99), "corrupt|could run code"),
+    "scribbled": (scribble, "truncated or corrupt|could run code"),
+    "a bomb": (bomb, "was not opened, since it could run code; fetch"),
+    "no tensors": (lambda f: torch.save({"a": 1}, f / "consolidated.00.pth"), "not a table of named tensors"),
+    "a list": (
+        lambda f: torch.save([torch.zeros(1)], f / "consolidated.00.pth"),
+        "not a table of named tensors",
+    ),
+    "another model": (
+        lambda f: torch.save({"x.weight": torch.zeros(1)}, f / "consolidated.00.pth"),
+        "not a Llama in Meta's layout",
+    ),
+    "no tokenizer": (
+        lambda f: (f / "tokenizer.model").unlink(),
+        r"no tokenizer\.model beside it; give its path",
+    ),
+    "bad tokenizer": (lambda f: (f / "tokenizer.model").write_text("hello"), r"tokenizer\.model: not a"),
+    "a second shard of another model": (
+        lambda f: torch.save(
+            {n: t[:3] for n, t in torch.load(f / "consolidated.00.pth").items()}, f / "consolidated.01.pth"
+        ),
+        "in 2 shard.s., which does not make",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_a_broken_folder_is_one_line_with_the_way_out(
+    stories: Path, weights: Weights, tmp_path: Path, case: str
+) -> None:
+    folder = write(tmp_path / "m", [weights], stories)
+    breakage, message = BROKEN[case]
+    breakage(folder)
+    with pytest.raises(UserError, match=message) as caught:
+        load(LoadOptions(str(folder), device="cpu"), lambda event: None, lambda: False)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert str(folder) in text
+    assert ";" in text  # what is wrong; what to do
+    assert not (folder / "exploded").exists()
+
+
+def test_a_tokenizer_of_another_size_is_refused(stories: Path, shared_data: Path) -> None:
+    options = LoadOptions(str(stories), str(shared_data / "llama2" / "tokenizer.model"), device="cpu")
+    with pytest.raises(UserError, match="32000 tokens, but the checkpoint's embedding has 512"):
+        load(options, lambda event: None, lambda: False)
+
+
+def test_a_file_from_before_zip_is_read(stories: Path, weights: Weights, tmp_path: Path) -> None:
+    folder = write(tmp_path / "m", [weights], stories)
+    torch.save(weights, folder / "consolidated.00.pth", _use_new_zipfile_serialization=False)
+    assert torch.equal(read(folder)["norm.weight"], weights["norm.weight"])
+
+
+def test_other_things_at_the_path(tmp_path: Path, stories: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="Hugging Face folder"):
+        find(str(tmp_path))
+    with pytest.raises(UserError, match=r"give the folder that holds it"):
+        find(str(stories / "consolidated.00.pth"))
+    with pytest.raises(UserError, match=r"neither a GGUF file nor a folder"):
+        find(str(stories / "params.json"))
+
+
+def test_dtype_and_context_choices(stories: Path) -> None:
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_dtype("auto", torch.float32, cpu) == torch.float32
+    assert choose_dtype("auto", torch.float32, cuda) == torch.float16
+    assert choose_dtype("auto", torch.bfloat16, cuda) == torch.bfloat16
+    assert choose_dtype("float16", torch.float32, cpu) == torch.float16
+    config = open_checkpoint(find(str(stories))).config
+    assert choose_context(None, config) == 4096
+    assert choose_context(64, config) == 64
+    with pytest.raises(UserError, match="--context 5000: this model's limit is 4096"):
+        choose_context(5000, config)
