@@ -21,6 +21,7 @@ from core.checkpoint.layout import Layout
 from core.errors import UserError
 from core.model.config import ModelConfig
 from core.text.bpe import ByteLevelBPE
+from core.text.sanitize import sanitize
 
 _FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
 _QUANTISED = {
@@ -62,7 +63,7 @@ class GGUFCheckpoint:
         self._header = header = read_header(layout.path)
         self.config = _config(header)
         self._sources = _sources(header, self.config)
-        self.name = header.text("general.name", layout.path.stem)
+        self.name = " ".join(sanitize(header.text("general.name", layout.path.stem)).split())
         self.stored_dtype = _best_dtype(self._sources.values())
         self.nbytes = sum(
             math.prod(info.shape) * _FLOATS.get(info.type, torch.float32).itemsize
@@ -80,7 +81,7 @@ class GGUFCheckpoint:
         kind = header.text("tokenizer.ggml.model")
         if kind != "gpt2":
             raise UserError(
-                f"{header.path}: its tokenizer {kind!r} is not read yet, only byte-level BPE; use --demo"
+                f"{header.path}: its tokenizer {kind!r:.60} is not read yet, only byte-level BPE; use --demo"
             )
         tokens = header.texts("tokenizer.ggml.tokens")
         if len(tokens) != self.config.vocab_size:
@@ -134,7 +135,7 @@ def _config(header: Header) -> ModelConfig:
     architecture = header.text("general.architecture")
     if architecture != "llama":
         raise UserError(
-            f"{header.path}: {architecture} is not a Llama; give a GGUF file of a Llama, or use --demo"
+            f"{header.path}: {architecture!r:.60} is not a Llama; give a GGUF file of a Llama, or use --demo"
         )
     dim = header.whole("llama.embedding_length")
     n_heads = header.whole("llama.attention.head_count")
@@ -153,7 +154,9 @@ def _config(header: Header) -> ModelConfig:
         ("llama.expert_count", 0),
     ):
         if (value := header.metadata.get(key, plain)) != plain:
-            raise UserError(f"{header.path}: {key} {value!r} is not read yet; use a plain Llama, or --demo")
+            raise UserError(
+                f"{header.path}: {key} {value!r:.60} is not read yet; use a plain Llama, or --demo"
+            )
     try:
         return ModelConfig(
             dim=dim,
@@ -192,7 +195,7 @@ def _sources(header: Header, config: ModelConfig) -> dict[str, TensorInfo]:
         left.remove(theirs)
     if left:
         raise UserError(
-            f"{header.path}: {min(left)} is no part of a plain Llama and not read yet; use --demo"
+            f"{header.path}: {min(left)!r:.60} is no part of a plain Llama and not read yet; use --demo"
         )
     return sources
 

@@ -90,11 +90,12 @@ class Session:
         else:
             engine.format.check(text)
             prompt = engine.format.encode(_turns(self.conversation.path()), system)
-        limit = engine.cache.capacity
-        if len(prompt) >= limit:
+        length, limit = len(prompt), engine.cache.capacity
+        if length >= limit:
+            wanted = length + 512
+            larger = f" or load with --context {wanted}" if wanted <= engine.model.config.max_context else ""
             raise UserError(
-                f"the prompt has {len(prompt)} tokens and the context {limit}; shorten it, start a new chat, "
-                f"or load with --context {len(prompt) + 512}"
+                f"{length} tokens do not fit in the context {limit}; shorten it, start a new chat{larger}"
             )
         return prompt
 

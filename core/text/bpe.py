@@ -33,7 +33,9 @@ class ByteLevelBPE:
     ) -> None:
         """Builds the tables. Raises UserError for an unknown `pre`, ValueError for tables at odds."""
         if pre not in _CUTS:
-            raise UserError(f"the pre-tokenizer {pre!r} is not read yet, only {', '.join(_CUTS)}; use --demo")
+            raise UserError(
+                f"the pre-tokenizer {pre!r:.60} is not read yet, only {', '.join(_CUTS)}; use --demo"
+            )
         if len(set(tokens)) != len(tokens):
             raise ValueError("a token stands twice in the vocabulary")
         self.vocab_size = len(tokens)

@@ -1,0 +1,248 @@
+"""The command line as a program sees it: stdout, stderr, exit status."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from core.options import PARAMS
+from tui import cli
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+class Input(io.StringIO):
+    """A stdin that is, or is not, a terminal."""
+
+    def __init__(self, text: str = "", *, terminal: bool = False) -> None:
+        super().__init__(text)
+        self._terminal = terminal
+
+    def isatty(self) -> bool:
+        return self._terminal
+
+    def reconfigure(self, **options: str) -> None:
+        pass
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    def call(*argv: object, stdin: Input | None = None) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", stdin or Input(terminal=True))
+        code = cli.main([str(arg) for arg in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+def test_the_golden_tokens_of_a_real_checkpoint(run: Run, stories: Path) -> None:
+    code, out, _ = run(
+        stories, stories / "tokenizer.model", "--raw", "--prompt", "", "--temperature", 0,
+        "--max-tokens", 199, "--dtype", "float32", "--json",
+    )  # fmt: skip
+    reply = json.loads(out)
+    assert code == 0
+    assert reply["tokens"] == json.loads((stories / "golden_tokens.json").read_text())["greedy"]
+    golden = (stories / "golden_greedy200.txt").read_text()
+    assert golden.startswith(reply["text"])
+    assert len(reply["surprise"]) == 199
+
+
+def test_text_goes_to_stdout_and_numbers_to_stderr(run: Run, stories: Path) -> None:
+    code, out, err = run(stories, "--prompt", "Once upon a time", "--temperature", 0, "--max-tokens", 12)
+    assert code == 0
+    assert out.startswith(", there was a little girl named")
+    assert out.endswith("\n")
+    assert "stories260K" in err
+    assert "12 tokens" in err
+    assert "tok/s" in err
+    assert "tok/s" not in out
+
+
+def test_stdin_is_a_prompt_and_a_script_a_conversation(run: Run, stories: Path, tmp_path: Path) -> None:
+    code, out, _ = run(stories, "--json", "--max-tokens", 5, stdin=Input("Once upon a time\n"))
+    assert code == 0
+    assert json.loads(out)["prompt_tokens"] == 5  # BOS and four words
+    script = tmp_path / "script.txt"
+    script.write_text("Hello\n\nAnd then?\nThe end")
+    stats = tmp_path / "stats.jsonl"
+    code, out, _ = run(
+        stories, "--script", script, "--json", "--chat-format", "llama2", "--max-tokens", 5, "--stats", stats
+    )
+    replies = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert len(replies) == 3  # a blank line says nothing
+    assert replies[0]["cached_tokens"] == 0
+    assert replies[2]["cached_tokens"] == replies[1]["prompt_tokens"] + 4
+    assert [json.loads(line) for line in stats.read_text().splitlines()] == replies
+    code, out, _ = run(
+        stories, "--script", "-", "--json", "--chat-format", "llama2", "--max-tokens", 5,
+        "--seed", replies[0]["seed"],
+        stdin=Input("Hello\n"),
+    )  # fmt: skip
+    assert json.loads(out)["tokens"] == replies[0]["tokens"]
+
+
+def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> None:
+    lengths = []
+    for more in ([], ["--system", "Be brief."], ["--sys", "Be brief."]):
+        _, out, _ = run(
+            stories, "--prompt", "Hi", "--json", "--max-tokens", 1, "--chat-format", "llama2", *more
+        )  # fmt: skip
+        lengths.append(json.loads(out)["prompt_tokens"])
+    assert lengths[0] < lengths[1] == lengths[2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "value"),
+    [
+        (["--temperature", "0.3"], "temperature", 0.3),
+        (["--top_p", "0.5"], "top_p", 0.5),
+        (["--top-k", "7"], "top_k", 7),
+        (["--min-p", "off"], "min_p", 0.0),
+        (["--repeat_penalty", "1.2"], "repeat_penalty", 1.2),
+        (["--mirostat", "2"], "mirostat", 2),
+        (["--mirostat-ent", "3"], "mirostat_tau", 3.0),
+        (["--mirostat-lr", "0.2"], "mirostat_eta", 0.2),
+        (["--seed", "7"], "seed", 7),
+        (["--max_len", "64"], "context", 64),
+        (["--cpu"], "device", "cpu"),
+        (["--device", "cuda:1"], "device", "cuda:1"),
+        (["--f16"], "dtype", "float16"),
+        (["--sys", "x"], "system", "x"),
+    ],
+)
+def test_spellings_old_and_new(flags: list[str], key: str, value: object) -> None:
+    request = cli.parse(["--demo", "--prompt", "x", *flags])
+    assert request.values[key] == value
+    assert request.changed == {key}
+
+
+def test_every_parameter_has_its_flag_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert all(flag in text for param in PARAMS for flag in param.flags)
+
+
+MISTAKES: dict[str, tuple[list[str], str]] = {
+    "missing folder": (["/nowhere", "--prompt", "x"], "/nowhere: no such file or folder"),
+    "missing folder, empty stdin": (["/nowhere"], "/nowhere: no such file or folder"),
+    "missing tokenizer": (["STORIES", "/no/tok", "--prompt", "x"], "/no/tok: no such tokenizer"),
+    "nothing": (["--prompt", "x"], "no checkpoint; give its folder"),
+    "two models": (["STORIES", "--demo", "--prompt", "x"], "--demo stands in for the checkpoint"),
+    "out of range": (["STORIES", "--prompt", "x", "--temperature", "-3"], "--temperature -3: out of range"),
+    "not a number": (
+        ["STORIES", "--prompt", "x", "--top-p", "much"],
+        "--top-p 'much': give a number from 0 to 1",
+    ),
+    "not finite": (["STORIES", "--prompt", "x", "--temperature", "nan"], "--temperature nan: out of range"),
+    "no choice": (["STORIES", "--prompt", "x", "--mirostat", "3"], "choose one of 0, 1, 2"),
+    "no such flag": (["STORIES", "--prompt", "x", "--topp", "1"], "unrecognized arguments: --topp"),
+    "no value": (["STORIES", "--prompt", "x", "--seed"], "expected one argument"),
+    "empty prompt": (["STORIES", "--prompt", " "], "--prompt is empty"),
+    "empty stdin": (["STORIES"], "stdin is empty"),
+    "both": (["STORIES", "--prompt", "x", "--script", "y"], "leave one out"),
+    "no script": (["STORIES", "--script", "/no/script"], "/no/script: cannot be read"),
+    "stats": (["STORIES", "--prompt", "x", "--stats", "/no/dir/f"], "/no/dir/f: cannot be written"),
+    "tags": (
+        ["STORIES", "--prompt", "[INST] hi", "--chat-format", "llama2"],
+        "[INST] is a mark of the llama2",
+    ),
+    "too long": (["STORIES", "--prompt", "word " * 50, "--context", "16"], "do not fit in the context 16"),
+    "beyond the model": (["STORIES", "--prompt", "x", "--context", "9999"], "this model's limit is 4096"),
+    "other tokenizer": (
+        ["STORIES", "LLAMA2", "--prompt", "x"],
+        "32000 tokens, but the checkpoint's embedding",
+    ),
+    "plan": (["STORIES", "--plan"], "--plan is not built yet"),
+    "bench": (["STORIES", "--bench"], "--bench is not built yet"),
+    "perplexity": (["STORIES", "--perplexity", "f"], "--perplexity is not built yet"),
+    "synthetic": (["--synthetic", "7b"], "--synthetic is not built yet"),
+    "vram": (["STORIES", "--vram", "6GB"], "--vram is not built yet"),
+    "exclusion": (["STORIES", "--offload_exclusion", "w1", "w2"], "--offload_exclusion is not built yet"),
+    "quant": (["STORIES", "--prompt", "x", "--quant", "int8"], "--quant int8 is not built yet"),
+    "kv": (["STORIES", "--prompt", "x", "--kv", "int8"], "--kv int8 is not built yet"),
+    "8bit": (["STORIES", "--use_8bit"], "--use_8bit is not built yet"),
+    "sim": (["STORIES", "--prompt", "x", "--device", "sim"], "--device sim is not built yet"),
+    "llama3": (
+        ["STORIES", "--prompt", "x", "--chat-format", "llama3"],
+        "--chat-format llama3 is not built yet",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_one_line_on_stderr_and_status_2(
+    run: Run, stories: Path, shared_data: Path, case: str
+) -> None:
+    argv, message = MISTAKES[case]
+    places = {"STORIES": str(stories), "LLAMA2": str(shared_data / "llama2" / "tokenizer.model")}
+    code, out, err = run(*[places.get(arg, arg) for arg in argv], stdin=Input())
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("llama-tui: ")
+    assert message in err
+
+
+def test_no_terminal_is_said(run: Run, stories: Path) -> None:
+    code, out, err = run(stories)  # stdin a terminal, stdout captured
+    assert (code, out) == (2, "")
+    assert "no terminal to draw on; give --prompt TEXT" in err
+
+
+@pytest.fixture
+def program() -> list[str]:
+    return [sys.executable, "-c", "import sys; from tui.cli import main; sys.exit(main())"]
+
+
+def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stories: Path) -> None:
+    argv = [*program, str(stories), "--prompt", "Once", "--max-tokens", "100000"]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        first = os.read(process.stdout.fileno(), 10)
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        began = time.perf_counter()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.perf_counter() - began < 3
+    assert len(first + out) > 20
+    assert b"cancelled" in err
+    assert b"Traceback" not in err
+
+
+def test_a_reader_that_leaves_is_no_traceback(program: list[str], stories: Path) -> None:
+    argv = [*program, str(stories), "--prompt", "Once", "--max-tokens", "3000"]
+    with subprocess.Popen(
+        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+    ) as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 10)
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read()
+        process.wait(timeout=20)
+    assert process.returncode == 1
+    assert b"Traceback" not in err
+    assert b"BrokenPipe" not in err
+
+
+def test_mistakes_are_told_without_importing_torch(program: list[str]) -> None:
+    code = "import sys; from tui.cli import main; main(['/nowhere']); assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
