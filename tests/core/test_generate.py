@@ -1,0 +1,132 @@
+"""The generator: how prompts are cut, when the stop flag is seen, what is never run."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+import torch
+
+from core.engine.conversation import Conversation
+from core.engine.generate import Cancelled, generate, rows_per_call
+from core.model.cache import KVCache
+from core.model.config import ModelConfig
+from core.model.transformer import Transformer
+from core.options import Sampling
+from core.sampling.sampler import Choice, Sampler
+
+CPU = torch.device("cpu")
+SIZES = ModelConfig(
+    dim=32, n_layers=4, n_heads=4, n_kv_heads=2, head_dim=8, hidden_dim=48, vocab_size=61, norm_eps=1e-5
+)
+
+
+class Counting(Transformer):
+    """Notes how many rows each pass has."""
+
+    def __init__(self) -> None:
+        super().__init__(SIZES)
+        self.passes: list[int] = []
+        torch.manual_seed(0)
+        for parameter in self.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+        self.prepare(128, CPU)
+
+    def forward(self, tokens: torch.Tensor, *arguments: object, **options: object) -> torch.Tensor:
+        self.passes.append(len(tokens))
+        return super().forward(tokens, *arguments, **options)  # type: ignore[arg-type]
+
+
+def begin(
+    model: Counting, cache: KVCache, prompt: list[int], **options: object
+) -> Generator[Choice, None, None]:
+    sampler = Sampler(lambda: Sampling(temperature=0), 0)
+    defaults = {"rows": 64, "cancelled": lambda: False, "on_prefill": lambda done: None}
+    return generate(model, cache, prompt, sampler, **(defaults | options))  # type: ignore[arg-type]
+
+
+def fresh(capacity: int = 128) -> KVCache:
+    return KVCache(SIZES, capacity, torch.float32, CPU)
+
+
+def test_the_prompt_is_run_in_chunks_and_progress_is_told() -> None:
+    model, told = Counting(), []
+    tokens = begin(model, fresh(), list(range(20)), rows=8, on_prefill=told.append)
+    next(tokens)
+    assert model.passes == [8, 8, 4]
+    assert told == [0, 8, 16, 20]
+    next(tokens)
+    assert model.passes == [8, 8, 4, 1]
+    assert told == [0, 8, 16, 20]
+
+
+def test_chunks_do_not_change_greedy_tokens() -> None:
+    runs = []
+    for rows in (1, 3, 64):
+        tokens = begin(Counting(), fresh(), list(range(20)), rows=rows)
+        runs.append([next(tokens).token for _ in range(20)])
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_nothing_is_run_behind_the_last_token() -> None:
+    model = Counting()
+    tokens = begin(model, fresh(), [1, 2, 3])
+    for _ in range(5):
+        next(tokens)
+    tokens.close()
+    assert model.passes == [3, 1, 1, 1, 1]
+
+
+def test_a_full_cache_ends_the_text() -> None:
+    cache = fresh(8)
+    assert len(list(begin(Counting(), cache, [1, 2, 3]))) == 6  # positions 3 to 7, and one that needs none
+    assert cache.length == 8
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 8, 11])
+def test_the_stop_flag_is_seen_before_every_unit(at: int) -> None:
+    """A pass has 8 units; a flag raised while unit `at` runs is seen before the next."""
+    model, cache, looked = Counting(), fresh(), 0
+
+    def cancelled() -> bool:
+        nonlocal looked
+        looked += 1
+        return looked > at
+
+    with pytest.raises(Cancelled):
+        list(begin(model, cache, list(range(20)), rows=10, cancelled=cancelled))
+    assert looked == at + 1
+    assert cache.length == 10 * (at // 8)  # whole passes only
+
+
+def test_rows_keep_a_unit_short() -> None:
+    """7B in float16 on the CPU: a feed-forward of 135 million weights at 20 GFLOP/s."""
+    llama_7b = ModelConfig(
+        dim=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, hidden_dim=11008,
+        vocab_size=32000, norm_eps=1e-5,
+    )  # fmt: skip
+    rows = rows_per_call(llama_7b, torch.float16, CPU)
+    assert rows == 8
+    assert rows * 2 * 3 * 4096 * 11008 / 20e9 <= 0.2
+    assert rows_per_call(SIZES, torch.float16, CPU) == 512
+    assert rows_per_call(llama_7b, torch.float16, torch.device("cuda")) == 512
+
+
+def test_a_conversation_is_a_tree() -> None:
+    talk = Conversation()
+    first = talk.add("user", "a")
+    answer = talk.add("assistant", "b", (1, 2), mu=3.0)
+    talk.add("user", "c")
+    talk.add("assistant", "d", (3,))
+    assert [m.text for m in talk.path()] == ["a", "b", "c", "d"]
+    assert talk.mu == 3.0  # the last reply that has one
+    talk.rewind(first.id)
+    talk.add("assistant", "e", (4,), mu=1.0)
+    assert [m.text for m in talk.path()] == ["a", "e"]
+    assert talk.mu == 1.0
+    assert talk.messages[answer.id].text == "b"  # nothing is lost
+    talk.rewind(None)
+    assert talk.path() == []
+    assert talk.mu is None
+    with pytest.raises(KeyError):
+        talk.rewind(99)
