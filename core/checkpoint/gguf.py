@@ -63,7 +63,8 @@ class GGUFCheckpoint:
         self._header = header = read_header(layout.path)
         self.config = _config(header)
         self._sources = _sources(header, self.config)
-        self.name = " ".join(sanitize(header.text("general.name", layout.path.stem)).split())
+        # Not general.name, which is often the title of a training run.
+        self.name = sanitize(layout.path.stem)
         self.stored_dtype = _best_dtype(self._sources.values())
         self.nbytes = sum(
             math.prod(info.shape) * _FLOATS.get(info.type, torch.float32).itemsize

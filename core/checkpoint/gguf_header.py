@@ -162,13 +162,13 @@ def _parse(path: Path, cursor: _Cursor) -> Header:
     for _ in range(n_values):
         key = cursor.string()
         if key in metadata:
-            raise ValueError(f"{key!r} stands twice")
+            raise ValueError(f"{key!r:.60} stands twice")
         metadata[key] = cursor.value()
     raw: dict[str, tuple[tuple[int, ...], GGMLQuantizationType, int]] = {}
     for _ in range(n_tensors):
         name = cursor.string()
         if name in raw:
-            raise ValueError(f"{name!r} stands twice")
+            raise ValueError(f"{name!r:.60} stands twice")
         raw[name] = _shape(cursor), GGMLQuantizationType(cursor.scalar("I")), cursor.scalar("Q")
     alignment = metadata.get("general.alignment", _ALIGNMENT)
     if not isinstance(alignment, int) or alignment < 1:
@@ -191,8 +191,8 @@ def _place(
     """Where a tensor lies; `start` is where the weights begin in a file of `size` bytes."""
     values, nbytes = GGML_QUANT_SIZES[kind]
     if not shape or shape[-1] % values:
-        raise ValueError(f"{name!r} has rows that are no whole number of {kind.name} blocks")
+        raise ValueError(f"{name!r:.60} has rows that are no whole number of {kind.name} blocks")
     info = TensorInfo(shape, kind, start + offset, math.prod(shape) // values * nbytes)
     if info.offset + info.nbytes > size:
-        raise ValueError(f"it ends at byte {size}, within {name!r}")
+        raise ValueError(f"it ends at byte {size}, within {name!r:.60}")
     return info

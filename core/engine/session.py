@@ -53,7 +53,7 @@ class Session:
         seed = secrets.randbelow(2**32) if seed is None else seed
         sampler = Sampler(lambda: self._settings().sampling, seed, prompt[-RECENT:], mu)
         stop_ids = engine.format.stop_ids if engine.format else _text_ends(engine)
-        at_start = engine.format is not None or not text
+        at_start = engine.format.replies_start_text if engine.format else not text
         recording = _Recording(run, engine, len(prompt), self._emit, at_start=at_start)
         tokens = generate(
             engine.model,

@@ -34,6 +34,8 @@ class ChatFormat(Protocol):
     name: str
     stop_ids: frozenset[int]
     """The tokens that end a reply."""
+    replies_start_text: bool
+    """Whether a reply is a text of its own, and not the user's text continued."""
 
     def check(self, text: str) -> None:
         """Raises UserError for a message or system prompt that cannot be said in this format."""
@@ -89,6 +91,7 @@ class Llama2:
     """
 
     name = "llama2"
+    replies_start_text = True
     _TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -129,6 +132,7 @@ class ChatML:
     """
 
     name = "chatml"
+    replies_start_text = True
 
     def __init__(self, tokenizer: Tokenizer, default_system: str | None) -> None:
         start, end = tokenizer.control_id("<|im_start|>"), tokenizer.control_id("<|im_end|>")
@@ -168,6 +172,7 @@ class Plain:
     """
 
     name = "none"
+    replies_start_text = False
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer

@@ -59,9 +59,9 @@ def test_the_golden_tokens_of_a_real_checkpoint(run: Run, stories: Path) -> None
 
 
 def test_text_goes_to_stdout_and_numbers_to_stderr(run: Run, stories: Path) -> None:
-    code, out, err = run(stories, "--prompt", "Once upon a time", "--temperature", 0, "--max-tokens", 12)
+    code, out, err = run(stories, "--prompt", "Once upon a", "--temperature", 0, "--max-tokens", 12)
     assert code == 0
-    assert out.startswith(", there was a little girl named")
+    assert out.startswith(" time, there was a little girl named")
     assert out.endswith("\n")
     assert "stories260K" in err
     assert "12 tokens" in err

@@ -1,0 +1,355 @@
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from gguf import GGMLQuantizationType as Type
+from hypothesis import given
+from hypothesis import strategies as st
+
+from core.checkpoint.gguf import GGUFCheckpoint
+from core.checkpoint.gguf_header import read_header
+from core.checkpoint.layout import Kind, Layout, find
+from core.errors import UserError
+from core.model.cache import KVCache
+from core.model.config import ModelConfig
+from core.model.transformer import Transformer
+from core.text.dialogue import Turn, chat_format
+
+TOKENS = ["<|im_start|>", "<|im_end|>", *"abcdefgh", "ab"]
+CONFIG = ModelConfig(
+    dim=64, n_layers=2, n_heads=4, n_kv_heads=2, head_dim=16, hidden_dim=96, vocab_size=len(TOKENS),
+    norm_eps=0.5, rope_theta=5000.0, max_context=77,
+)  # fmt: skip
+NAMES = {
+    "tok_embeddings.weight": "token_embd.weight",
+    "norm.weight": "output_norm.weight",
+    "output.weight": "output.weight",
+} | {
+    f"layers.{i}.{meta}.weight": f"blk.{i}.{name}.weight"
+    for i in range(CONFIG.n_layers)
+    for meta, name in {
+        "attention_norm": "attn_norm", "attention.wq": "attn_q", "attention.wk": "attn_k",
+        "attention.wv": "attn_v", "attention.wo": "attn_output", "ffn_norm": "ffn_norm",
+        "feed_forward.w1": "ffn_gate", "feed_forward.w2": "ffn_down", "feed_forward.w3": "ffn_up",
+    }.items()
+}  # fmt: skip
+
+METADATA: dict[str, Any] = {
+    "general.name": "Tiny",
+    "llama.block_count": 2,
+    "llama.context_length": 77,
+    "llama.embedding_length": 64,
+    "llama.feed_forward_length": 96,
+    "llama.attention.head_count": 4,
+    "llama.attention.head_count_kv": 2,
+    "llama.attention.layer_norm_rms_epsilon": 0.5,
+    "llama.rope.freq_base": 5000.0,
+    "llama.rope.dimension_count": 16,
+    "tokenizer.ggml.model": "gpt2",
+    "tokenizer.ggml.pre": "smollm",
+    "tokenizer.ggml.tokens": TOKENS,
+    "tokenizer.ggml.token_type": [3, 3] + [1] * 9,
+    "tokenizer.ggml.merges": ["a b"],
+    "tokenizer.ggml.eos_token_id": 1,
+    "tokenizer.ggml.add_bos_token": False,
+}
+
+Write = Callable[..., Path]
+
+
+def weights(kinds: dict[str, Type] | None = None) -> dict[str, tuple[np.ndarray, Type]]:
+    """Every weight of CONFIG under GGUF's names: float32 values, and the type to store them in."""
+    random = np.random.default_rng(0)
+    return {
+        NAMES[name]: (random.standard_normal(shape, dtype=np.float32), (kinds or {}).get(name, Type.F32))
+        for name, shape in CONFIG.shapes().items()
+    }
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes a GGUF file with the gguf package; `changes` to the metadata, None leaves a key out."""
+
+    def write(
+        changes: dict[str, Any] | None = None,
+        tensors: dict[str, tuple[np.ndarray, Type]] | None = None,
+        architecture: str = "llama",
+    ) -> Path:
+        path = tmp_path / "tiny.gguf"
+        writer = gguf.GGUFWriter(path, architecture)
+        for key, value in (METADATA | (changes or {})).items():
+            if isinstance(value, bool):
+                writer.add_bool(key, value)
+            elif isinstance(value, int):
+                writer.add_uint32(key, value)
+            elif isinstance(value, float):
+                writer.add_float32(key, value)
+            elif isinstance(value, str):
+                writer.add_string(key, value)
+            elif value is not None:
+                writer.add_array(key, value)
+        for name, (values, kind) in (tensors or weights()).items():
+            stored = gguf.quants.quantize(values, kind)
+            writer.add_tensor(name, stored, raw_dtype=None if kind in (Type.F32, Type.F16) else kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return path
+
+    return write
+
+
+def opened(path: Path) -> GGUFCheckpoint:
+    return GGUFCheckpoint(Layout(Kind.GGUF, path, (path,), None))
+
+
+def read_all(path: Path) -> None:
+    """Everything a load reads."""
+    checkpoint = opened(path)
+    checkpoint.tokenizer()
+    for _ in checkpoint.tensors():
+        pass
+
+
+class TestWhatIsRead:
+    def test_sizes_and_words(self, write: Write) -> None:
+        checkpoint = opened(write())
+        assert checkpoint.config == CONFIG
+        assert (checkpoint.name, checkpoint.chat_format, checkpoint.default_system) == ("Tiny", "none", None)
+        assert checkpoint.stored_dtype == torch.float32
+
+    def test_floats_come_out_as_they_went_in(self, write: Write) -> None:
+        kinds = {"layers.0.attention.wq.weight": Type.F16, "layers.1.feed_forward.w2.weight": Type.BF16}
+        source = weights(kinds)
+        checkpoint = opened(write(tensors=source))
+        read = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+        assert {name: tuple(tensor.shape) for name, tensor in read.items()} == CONFIG.shapes()
+        for name, tensor in read.items():
+            values = torch.from_numpy(source[NAMES[name]][0])
+            assert torch.equal(tensor, values.to(tensor.dtype)), name
+        assert read["layers.0.attention.wq.weight"].dtype == torch.float16
+        assert read["layers.1.feed_forward.w2.weight"].dtype == torch.bfloat16
+        assert checkpoint.nbytes == sum(tensor.nbytes for tensor in read.values())
+        assert checkpoint.stored_dtype == torch.float16
+
+    def test_quantised_weights_by_hand(self, write: Write) -> None:
+        # Q8_0: blocks of 32 values, a float16 scale d and 32 signed bytes q; value = d q.
+        # Q4_1: a float16 scale d, a float16 minimum m, 16 bytes with values 0-15 low and 16-31 high; d q + m.
+        kinds = {"tok_embeddings.weight": Type.Q8_0, "layers.1.attention.wv.weight": Type.Q4_1}
+        path = write(tensors=weights(kinds))
+        checkpoint = opened(path)
+        read = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+        stored = {tensor.name: bytes(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
+        q8 = [
+            d * q for d, *qs in struct.iter_unpack("<e32b", stored["token_embd.weight"]) for q in qs
+        ]  # fmt: skip
+        q4 = [
+            d * q + m
+            for d, m, *qs in struct.iter_unpack("<2e16B", stored["blk.1.attn_v.weight"])
+            for q in [*(byte & 15 for byte in qs), *(byte >> 4 for byte in qs)]
+        ]
+        for name, values in (("tok_embeddings.weight", q8), ("layers.1.attention.wv.weight", q4)):
+            assert read[name].dtype == torch.float32
+            torch.testing.assert_close(read[name].flatten(), torch.tensor(values), rtol=1e-6, atol=1e-6)
+        assert checkpoint.nbytes == sum(tensor.nbytes for tensor in read.values())
+
+    @pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q5_0, Type.Q5_1])
+    def test_other_quantised_types_are_near_their_source(self, write: Write, kind: Type) -> None:
+        name = "layers.0.feed_forward.w1.weight"
+        source = weights({name: kind})
+        read = {name: tensor.clone() for name, tensor in opened(write(tensors=source)).tensors()}
+        error = (read[name] - torch.from_numpy(source[NAMES[name]][0])).abs().max()
+        assert 0 < error < 0.5
+
+    def test_a_tied_head(self, write: Write) -> None:
+        tensors = weights()
+        del tensors["output.weight"]
+        checkpoint = opened(write(tensors=tensors))
+        assert checkpoint.config.tied
+        assert "output.weight" not in dict(checkpoint.tensors())
+
+    @pytest.mark.parametrize(
+        ("template", "chat", "system"),
+        [
+            ("{{ '<|im_start|>system\nBe.<|im_end|>\n' }}", "chatml", "Be."),
+            ("{{ '<|im_start|>system\\nBe.<|im_end|>\\n' }}", "chatml", "Be."),
+            ("{{ '<|im_start|>system\n' + m['content'] + '<|im_end|>\n' }}", "chatml", None),
+            ("{{ '<|im_start|>' + m['role'] }}", "chatml", None),
+            ("[INST] {{ m['content'] }}", "none", None),
+        ],
+    )
+    def test_what_the_template_says(self, write: Write, template: str, chat: str, system: str | None) -> None:
+        checkpoint = opened(write({"tokenizer.chat_template": template}))
+        assert (checkpoint.chat_format, checkpoint.default_system) == (chat, system)
+
+    def test_the_vocabulary(self, write: Write) -> None:
+        tokenizer = opened(write()).tokenizer()
+        assert [TOKENS[i] for i in tokenizer.encode("abba")] == ["ab", "b", "a"]
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.control_id("<|im_start|>")) == (None, 1, 0)
+        with_bos = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 0}
+        assert opened(write(with_bos)).tokenizer().bos_id == 0
+
+    def test_the_header_agrees_with_the_packages_reader(self, write: Write) -> None:
+        path = write({"general.alignment": 64})
+        header, reader = read_header(path), gguf.GGUFReader(path)
+        own = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
+        assert header.metadata == own
+        assert {name: (info.offset, info.nbytes, info.type) for name, info in header.tensors.items()} == {
+            tensor.name: (tensor.data_offset, tensor.n_bytes, tensor.tensor_type) for tensor in reader.tensors
+        }
+
+
+class TestWhatIsRefused:
+    def test_another_architecture_by_name(self, write: Write) -> None:
+        with pytest.raises(UserError, match="'qwen3' is not a Llama"):
+            opened(write(architecture="qwen3", tensors={"x": (np.zeros((1, 32), np.float32), Type.F32)}))
+
+    @pytest.mark.parametrize(
+        ("changes", "named"),
+        [
+            ({"llama.block_count": None}, "llama.block_count is 'missing'"),
+            ({"llama.block_count": 3}, "no blk.2.attn_norm.weight"),
+            ({"llama.block_count": 2**31 - 1}, "2147483647 layers"),
+            ({"llama.embedding_length": "64"}, "llama.embedding_length is '64'"),
+            (
+                {"llama.embedding_length": 32, "llama.rope.dimension_count": 8},
+                "token_embd.weight is 11 x 64, not 11 x 32",
+            ),
+            ({"llama.attention.head_count": 0}, "llama.attention.head_count is 0"),
+            ({"llama.attention.head_count": [4, 4]}, "head_count is a list of 2"),
+            ({"llama.attention.head_count_kv": 3}, "not a multiple of n_kv_heads 3"),
+            ({"llama.attention.head_count_kv": 1}, "blk.0.attn_k.weight is 32 x 64, not 16 x 64"),
+            ({"llama.feed_forward_length": 97}, "ffn_gate.weight is 96 x 64, not 97 x 64"),
+            ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon"),
+            ({"llama.rope.freq_base": float("nan")}, "llama.rope.freq_base is nan"),
+            ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count 8 is not read yet"),
+            ({"llama.rope.scaling.type": "linear"}, "scaling.type 'linear' is not read yet"),
+            ({"llama.expert_count": 8}, "llama.expert_count 8 is not read yet"),
+            ({"general.alignment": 0}, "alignment 0"),
+            ({"general.name": 5}, "general.name is 5"),
+            ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama' is not read yet"),
+            ({"tokenizer.ggml.pre": "qwen2"}, "'qwen2' is not read yet"),
+            ({"tokenizer.ggml.pre": None}, "'default' is not read yet"),
+            ({"tokenizer.ggml.tokens": TOKENS[:-1]}, "10 tokens, but the embedding has 11"),
+            ({"tokenizer.ggml.tokens": [*TOKENS[:-1], "a"]}, "stands twice"),
+            ({"tokenizer.ggml.tokens": [1] * 11}, "tokenizer.ggml.tokens is a list of 11"),
+            ({"tokenizer.ggml.token_type": [3, 3]}, "token_type is a list of 2"),
+            ({"tokenizer.ggml.token_type": [4] * 11}, "token_type"),
+            ({"tokenizer.ggml.merges": ["a z"]}, "its tokenizer is damaged"),
+            ({"tokenizer.ggml.merges": ["z"]}, "its tokenizer is damaged"),
+            ({"tokenizer.ggml.eos_token_id": 11}, "eos_token_id is 11, not below 11"),
+        ],
+    )
+    def test_metadata(self, write: Write, changes: dict[str, Any], named: str) -> None:
+        path = write(changes)
+        with pytest.raises(UserError) as error:
+            read_all(path)
+        assert named in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_tensors(self, write: Write) -> None:
+        zeros = (np.zeros((32, 64), np.float32), Type.F32)
+        with pytest.raises(UserError, match=r"'rope_freqs\.weight' is no part of a plain Llama"):
+            opened(write(tensors=weights() | {"rope_freqs.weight": zeros}))
+        with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight is 32 x 64, not 64 x 64"):
+            opened(write(tensors=weights() | {"blk.0.attn_q.weight": zeros}))
+        with pytest.raises(UserError, match=r"attn_q\.weight is MXFP4, which is not read yet"):
+            opened(write(tensors=weights({"layers.0.attention.wq.weight": Type.MXFP4})))
+
+    def test_a_tokenizer_beside_it(self, write: Write) -> None:
+        path = write()
+        with pytest.raises(UserError, match="leave the second argument out"):
+            GGUFCheckpoint(Layout(Kind.GGUF, path, (path,), path))
+
+    def test_every_truncation(self, write: Write) -> None:
+        path = write()
+        data = path.read_bytes()
+        ends = [*range(0, 3000, 7), *range(3000, len(data), 4099), len(data) - 1]
+        for end in ends:
+            path.write_bytes(data[:end])
+            with pytest.raises(UserError, match=r"not a whole GGUF file|cannot be read"):
+                opened(path)
+
+    @pytest.mark.parametrize("count", [2**32, 2**61, 2**64 - 1])
+    @pytest.mark.parametrize("where", ["tensors", "values", "key", "array", "dimension"])
+    def test_counts_that_the_file_cannot_hold(self, write: Write, where: str, count: int) -> None:
+        path = write()
+        data = bytearray(path.read_bytes())
+        at = {
+            "tensors": 8,
+            "values": 16,
+            "key": 24,
+            "array": data.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8,
+            "dimension": data.index(b"token_embd.weight") + len("token_embd.weight") + 4,
+        }[where]
+        struct.pack_into("<Q", data, at, count)
+        path.write_bytes(data)
+        with pytest.raises(UserError, match="not a whole GGUF file"):
+            opened(path)
+
+    def test_another_version(self, write: Write) -> None:
+        path = write()
+        path.write_bytes(b"GGUF" + struct.pack("<I", 1) + path.read_bytes()[8:])
+        with pytest.raises(UserError, match="version 1"):
+            opened(path)
+
+    def test_a_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="No such file"):
+            opened(tmp_path / "absent.gguf")
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gguf") / "damaged.gguf"
+
+
+class TestDamage:
+    @pytest.fixture
+    def whole(self, write: Write) -> bytes:
+        return write().read_bytes()
+
+    def test_any_damage_is_refused_or_harmless(self, whole: bytes, scratch: Path) -> None:
+        header_bytes = 3000
+
+        @given(st.integers(0, header_bytes), st.binary(min_size=1, max_size=8))
+        def damage(at: int, new: bytes) -> None:
+            scratch.write_bytes(whole[:at] + new + whole[at + len(new) :])
+            refused = ""
+            try:
+                read_all(scratch)
+            except UserError as error:
+                refused = str(error)
+            assert "\n" not in refused
+
+        damage()
+
+
+def test_the_demo_answers_as_the_original_does(demo_path: Path) -> None:
+    """The greedy answer of the model's own code; with wq and wk in another rotary order it is noise."""
+    checkpoint = opened(find(str(demo_path)).path)
+    weights = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+    weights["output.weight"] = weights["tok_embeddings.weight"]
+    with torch.device("meta"):
+        model = Transformer(checkpoint.config)
+    model.load_state_dict(weights, assign=True)
+    device = torch.device("cpu")
+    model.prepare(64, device)
+    cache = KVCache(checkpoint.config, 64, torch.float32, device)
+    chat = chat_format("chatml", checkpoint.tokenizer(), checkpoint.default_system)
+    todo = chat.encode([Turn("What is the capital of France?")], None)
+    answer: list[int] = []
+    with torch.inference_mode():
+        while len(answer) < 8:
+            logits = model(torch.tensor(todo), cache)
+            cache.commit(todo)
+            todo = [int(logits[-1].argmax())]
+            answer += todo
+    assert answer == [504, 3575, 282, 4649, 314, 7042, 30, 2]  # "The capital of France is Paris."
