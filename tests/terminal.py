@@ -41,7 +41,7 @@ class Terminal:
             stderr=slave,
             start_new_session=True,
             env=os.environ | {"TERM": "xterm-256color", "COLORTERM": "truecolor"} | environment,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # noqa: PLW1509
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -1,0 +1,230 @@
+"""A backend without torch: a small simulation of the engine on a clock that the test moves."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from core.engine.backend import Sink
+from core.engine.events import (
+    Command,
+    Delta,
+    Done,
+    Event,
+    Load,
+    Loading,
+    ModelInfo,
+    Prefill,
+    Ready,
+    Reason,
+    Reply,
+    Rewind,
+    Stats,
+    Stop,
+    Submit,
+)
+
+MODEL = ModelInfo(
+    name="fake-135m",
+    parameters=135_000_000,
+    weight_bytes=270_000_000,
+    dtype="float16",
+    device="cpu",
+    chat_format="chatml",
+    context=4096,
+    layers=30,
+    load_s=1.0,
+)
+
+LOAD: tuple[tuple[float, Event], ...] = (
+    (0.0, Loading("starting torch")),
+    (0.5, Loading("reading weights", 0, 270_000_000)),
+    (0.5, Loading("reading weights", 116_000_000, 270_000_000)),
+    (0.5, Ready(MODEL)),
+)
+"""Events of a load, each with the seconds since the one before."""
+
+PREFILL_S = 0.1
+
+
+class FakeBackend:
+    """Answers the n-th message with the n-th of `replies`, a word a token, `token_s` apart.
+
+    Nothing happens by itself: `advance` moves the clock and delivers what is due, on the caller's
+    thread. `commands` records everything that was submitted.
+    """
+
+    def __init__(
+        self,
+        replies: Sequence[str] = ("Hello there.",),
+        *,
+        load: Sequence[tuple[float, Event]] = LOAD,
+        token_s: float = 0.1,
+        surprise: float = 2.0,
+    ) -> None:
+        self.commands: list[Command] = []
+        self.now = 0.0
+        self._replies = itertools.cycle(replies)
+        self._load, self._token_s, self._surprise = load, token_s, surprise
+        self._sink: Sink | None = None
+        self._due: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._ready = False
+        self._waiting: deque[Submit | Rewind] = deque()
+        self._running: _Reply | None = None
+        self._stopped = 0
+        self._ids = itertools.count(1)
+        self._head: int | None = None
+
+    # --- the protocol ---------------------------------------------------------------------------
+
+    def start(self, sink: Sink) -> None:
+        """Begin to deliver events."""
+        self._sink = sink
+
+    def submit(self, command: Command) -> None:
+        """Record a command and set off what it asks for."""
+        assert self._sink is not None, "a command before start"
+        self.commands.append(command)
+        match command:
+            case Load():
+                self._begin_load()
+            case Submit() | Rewind():
+                self._waiting.append(command)
+                self._next()
+            case Stop(run):
+                self._stopped = max(self._stopped, run)
+
+    def close(self, timeout: float) -> bool:
+        """Drop what is due."""
+        self._due.clear()
+        return True
+
+    # --- the test's side ------------------------------------------------------------------------
+
+    def emit(self, event: Event) -> None:
+        """Deliver an event now."""
+        assert self._sink is not None, "an event before start"
+        self._sink(event)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        end = self.now + seconds
+        while self._due and self._due[0][0] <= end:
+            self.now, _, act = heapq.heappop(self._due)
+            act()
+        self.now = end
+
+    def of_type(self, kind: type[Command]) -> list[Command]:
+        """The commands of one type so far."""
+        return [command for command in self.commands if isinstance(command, kind)]
+
+    # --- the engine's side ----------------------------------------------------------------------
+
+    def _after(self, seconds: float, act: Callable[[], None]) -> None:
+        heapq.heappush(self._due, (self.now + seconds, next(self._order), act))
+
+    def _begin_load(self) -> None:
+        at = 0.0
+        for delay, event in self._load:
+            at += delay
+            self._after(at, lambda event=event: self._loaded(event))
+
+    def _loaded(self, event: Event) -> None:
+        self.emit(event)
+        if isinstance(event, Ready):
+            self._ready = True
+            self._next()
+
+    def _next(self) -> None:
+        while self._ready and self._running is None and self._waiting:
+            match self._waiting.popleft():
+                case Rewind(message_id):
+                    self._head = message_id
+                case Submit(run) if run <= self._stopped:
+                    self.emit(Done(run, Reason.CANCELLED, Stats()))
+                case Submit() as submit:
+                    self._running = _Reply(submit, self._head, next(self._replies).split(" "))
+                    self._after(PREFILL_S, self._prefill)
+
+    def _prefill(self) -> None:
+        reply = self._running
+        assert reply is not None
+        self.emit(Prefill(reply.run, 10, 20, 0))
+        self._after(PREFILL_S, self._step)
+
+    def _step(self) -> None:
+        reply = self._running
+        assert reply is not None
+        if reply.run <= self._stopped:
+            self._finish(reply, Reason.CANCELLED)
+        elif reply.sent == len(reply.words):
+            self._finish(reply, Reason.STOP)
+        else:
+            blank = " " if reply.sent else ""
+            self.emit(Delta(reply.run, blank + reply.words[reply.sent], (reply.sent,), (self._surprise,)))
+            reply.sent += 1
+            self._after(self._token_s, self._step)
+
+    def _finish(self, reply: _Reply, reason: Reason) -> None:
+        stats = Stats(ttft_s=2 * PREFILL_S, decode_tok_s=1 / self._token_s)
+        ids: tuple[int | None, int | None] = (None, None)
+        if reply.sent:
+            ids = next(self._ids), next(self._ids)
+            self._head = ids[1]
+        text = " ".join(reply.words[: reply.sent])
+        surprise = (self._surprise,) * reply.sent
+        tokens = tuple(range(reply.sent))
+        result = Reply(text, tokens, surprise, reason, 7, None, 20, 0, stats)
+        self._running = None
+        self.emit(Done(reply.run, reason, stats, result, *ids, reply.parent))
+        self._next()
+
+
+class _Reply:
+    """A reply on its way."""
+
+    def __init__(self, submit: Submit, parent: int | None, words: list[str]) -> None:
+        self.run, self.parent, self.words, self.sent = submit.run, parent, words, 0
+
+
+class LiveFakeBackend(FakeBackend):
+    """The same on the real clock, from a thread of its own as the engine has: for runs on a terminal."""
+
+    def __init__(
+        self,
+        replies: Sequence[str] = ("Hello there.",),
+        *,
+        load: Sequence[tuple[float, Event]] = LOAD,
+        token_s: float = 0.1,
+    ) -> None:
+        super().__init__(replies, load=load, token_s=token_s)
+        self._lock = threading.RLock()
+        self._closing = threading.Event()
+
+    def start(self, sink: Sink) -> None:
+        """Begin to deliver events, from another thread."""
+        super().start(sink)
+        threading.Thread(target=self._tick, daemon=True).start()
+
+    def submit(self, command: Command) -> None:
+        """Record a command and set off what it asks for."""
+        with self._lock:
+            super().submit(command)
+
+    def close(self, timeout: float) -> bool:
+        """Stop the thread."""
+        self._closing.set()
+        return super().close(timeout)
+
+    def _tick(self) -> None:
+        last = time.monotonic()
+        while not self._closing.wait(0.01):
+            now = time.monotonic()
+            with self._lock:
+                self.advance(now - last)
+            last = now

@@ -1,0 +1,131 @@
+"""The app on the fake backend, driven as a user would."""
+
+from __future__ import annotations
+
+import tui.compat  # noqa: F401  before Textual, as in the app
+
+# isort: split
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import pytest
+from textual import events
+from textual.pilot import Pilot
+
+from core.engine.events import Command, Configure, Submit
+from core.options import LoadOptions, Value, default_values
+from tests.fake_backend import FakeBackend
+from tui.app import LlamaApp
+from tui.chat_session import ChatSession
+from tui.screens import chat_view
+from tui.screens.chat import ChatScreen
+from tui.settings import Settings
+
+
+class Driver:
+    """A running app, its fake engine, and shorthands for what tests do all the time."""
+
+    def __init__(self, app: LlamaApp, pilot: Pilot[Any], backend: FakeBackend) -> None:
+        self.app, self.pilot, self.backend = app, pilot, backend
+
+    @property
+    def chat(self) -> ChatScreen:
+        screen = self.app.screen_stack[0]
+        assert isinstance(screen, ChatScreen)
+        return screen
+
+    @property
+    def screen_text(self) -> str:
+        """What a user sees, line by line."""
+        strips = self.app.screen._compositor.render_strips()
+        return "\n".join(strip.text.rstrip() for strip in strips)
+
+    @property
+    def status(self) -> str:
+        return str(self.chat.query_one("#status").render()).strip()
+
+    def text_of(self, run: int) -> str:
+        """The reply of a run as the transcript has it."""
+        return self.chat.transcript.text_of(2 * run + 1)
+
+    def sent(self, kind: type[Command] = Submit) -> list[Any]:
+        return self.backend.of_type(kind)
+
+    @property
+    def last_sampling(self) -> Any:
+        return self.sent(Configure)[-1].sampling
+
+    async def settle(self) -> None:
+        """Let messages run their course: from widget to screen to app and back."""
+        for _ in range(4):
+            await self.pilot.pause(0)
+
+    async def until(self, met: Callable[[], bool]) -> None:
+        """Wait for what the app does on timers of its own."""
+        for _ in range(300):
+            if met():
+                return
+            await self.pilot.pause(0.01)
+        raise AssertionError("waited in vain; the screen shows:\n" + self.screen_text)
+
+    async def advance(self, seconds: float) -> None:
+        """Let the engine's time pass, in steps, so that the app sees each event at about its time."""
+        steps = max(1, round(seconds / 0.5))
+        for _ in range(steps):
+            self.backend.advance(seconds / steps)
+            await self.pilot.pause(0)
+        await self.settle()
+        await self.pilot.pause(0.005)  # the throttles' periods
+
+    async def press(self, *keys: str) -> None:
+        """Keys one by one; unlike the pilot's, it does not wait for the processor to fall idle."""
+        for key in keys:
+            self.app.post_message(events.Key(key, key if len(key) == 1 else None))
+            await self.settle()
+
+    async def type(self, text: str) -> None:
+        """Text as if typed, all at once."""
+        self.chat.prompt.replace_text(text)
+        await self.settle()
+
+    async def say(self, text: str) -> None:
+        """Type a line, press Enter, and wait until the app has done with it."""
+        await self.type(text)
+        await self.press("enter")
+        await self.until(lambda: not self.chat.prompt.enter_pending)
+        await self.settle()
+
+
+Open = Callable[..., AbstractAsyncContextManager[Driver]]
+
+
+@pytest.fixture
+def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Opens the app; with `ready` the model is loaded before the test begins."""
+    # Status and gauges follow at once, so that tests need not wait for their periods.
+    for period in ("_STATUS_S", "_HEADER_S", "_GAUGES_S"):
+        monkeypatch.setattr(chat_view, period, 0.001)
+
+    @asynccontextmanager
+    async def opened(
+        backend: FakeBackend | None = None,
+        *,
+        size: tuple[int, int] = (120, 40),
+        ready: bool = True,
+        values: dict[str, Value] | None = None,
+        model_name: str = "fake",
+        notes: tuple[str, ...] = (),
+    ) -> AsyncIterator[Driver]:
+        backend = backend or FakeBackend()
+        settings = Settings({**default_values(), **(values or {})}, values or {})
+        session = ChatSession(backend, LoadOptions("nowhere"), settings, clock=lambda: backend.now)
+        app = LlamaApp(session, model_name, notes)
+        async with app.run_test(size=size) as pilot:
+            driver = Driver(app, pilot, backend)
+            await driver.until(lambda: bool(backend.commands))
+            if ready:
+                await driver.advance(3)
+            yield driver
+
+    return opened

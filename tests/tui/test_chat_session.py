@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+
+from core.engine.events import (
+    Command,
+    Configure,
+    Delta,
+    Load,
+    Loading,
+    ModelInfo,
+    Prefill,
+    Ready,
+    Stop,
+    Submit,
+)
+from core.options import LoadOptions, default_values
+from tests.fake_backend import MODEL, FakeBackend
+from tui.chat_session import ChatSession
+from tui.settings import Settings
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def session(clock: Clock) -> ChatSession:
+    session = ChatSession(FakeBackend(), LoadOptions("x"), Settings(default_values()), clock=clock)
+    session.start(lambda event: None)
+    return session
+
+
+def commands(session: ChatSession) -> list[Command]:
+    assert isinstance(session.backend, FakeBackend)
+    return session.backend.commands
+
+
+def load(session: ChatSession, model: ModelInfo = MODEL) -> None:
+    session.loaded(Ready(model))
+
+
+def delta(run: int, count: int = 1) -> Delta:
+    return Delta(run, "word", tuple(range(count)), (1.5,) * count)
+
+
+def test_speed_is_the_mean_of_the_last_three_seconds(session: ChatSession, clock: Clock) -> None:
+    load(session)
+    session.send("go")
+    for _ in range(10):  # a slow start that must be forgotten
+        clock.now += 2
+        session.grew(delta(1))
+    assert session.speed == pytest.approx(0.5)
+    for _ in range(40):
+        clock.now += 0.2
+        session.grew(delta(1))
+    assert session.speed == pytest.approx(5)
+    assert session.state() == "replying 5.0 tok/s · token 50/512"
+
+
+def test_speed_needs_two_readings(session: ChatSession) -> None:
+    load(session)
+    session.send("go")
+    session.grew(delta(1, 4))
+    assert session.speed is None
+    assert session.state() == "replying · token 4/512"
+
+
+def test_load_shows_share_and_speed(session: ChatSession, clock: Clock) -> None:
+    assert session.state() == "starting"
+    session.load_progressed(Loading("starting torch"))
+    assert session.state() == "starting torch"
+    clock.now += 5  # importing torch does not count as reading
+    session.load_progressed(Loading("reading weights", 100_000_000, 10**9))
+    clock.now += 2
+    session.load_progressed(Loading("reading weights", 430_000_000, 10**9))
+    assert session.state() == "reading weights 43 % · 0.43 of 1.0 GB · 0.17 GB/s"
+
+
+def test_prefill_and_queue_are_counted(session: ChatSession) -> None:
+    load(session)
+    session.send("a")
+    session.send("b")
+    assert session.state() == "waiting for the engine · 1 queued"
+    session.prefilled(Prefill(1, 64, 118, 0))
+    assert session.state() == "prefill 64/118 · 1 queued"
+
+
+def test_events_of_a_dropped_run_change_nothing_on_screen(session: ChatSession) -> None:
+    load(session)
+    session.send("a")
+    session.new_chat()
+    assert session.grew(delta(1)) is None
+    assert session.prefilled(Prefill(1, 1, 2, 0)) is None
+    assert session.state() == "stopping"
+
+
+def test_stop_is_aimed_at_the_running_reply(session: ChatSession) -> None:
+    load(session)
+    assert not session.stop()
+    session.send("a")
+    session.send("b")
+    assert session.stop()
+    assert commands(session)[-3:] == [Submit(1, "a"), Submit(2, "b"), Stop(1)]
+
+
+def test_what_comes_before_the_start_is_sent_after_the_load() -> None:
+    session = ChatSession(FakeBackend(), LoadOptions("x"), Settings(default_values()))
+    session.send("early")
+    session.configure()
+    session.stop()
+    assert commands(session) == []
+    session.start(lambda event: None)
+    kinds = [type(command) for command in commands(session)]
+    assert kinds == [Load, Configure, Submit, Configure, Stop]
+
+
+def test_context_is_what_the_last_exchange_left(session: ChatSession) -> None:
+    load(session)
+    assert session.conversation.context_used == 0
+    session.send("a")
+    session.prefilled(Prefill(1, 10, 30, 0))
+    session.grew(delta(1, 4))
+    assert session.conversation.context_used == 34
+    session.send("b")  # nothing known of it yet
+    assert session.conversation.context_used == 34

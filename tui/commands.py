@@ -1,0 +1,223 @@
+"""Everything a user can do, in one table: it makes the key bindings, the key bar, the palette, the slash
+commands, the help page and the README's table.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from textual.binding import Binding, BindingType
+
+from core.errors import UserError
+from core.options import Param
+from tui.settings import LIVE, find_param
+
+Scope = Literal["app", "chat", "prompt", "settings"]
+
+
+class Need(StrEnum):
+    """What must exist before an action makes sense; the value tells the user that it does not."""
+
+    RUN = "nothing is running"
+    EXCHANGE = "nothing has been sent yet"
+    REPLY = "there is no reply yet"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do.
+
+    `id` is public (configuration maps keys to ids) and names the method `action_<id>` that does it.
+    `key` lists keys with commas; `slash` is the slash command with its arguments; `bar` the word in
+    the key bar; `scope` where the keys act; `enabled` what the action needs.
+    """
+
+    id: str
+    title: str
+    help: str
+    key: str = ""
+    slash: str = ""
+    scope: Scope = "chat"
+    enabled: Need | None = None
+    bar: str = ""
+
+    @property
+    def command(self) -> str:
+        """The slash command's name, without slash and arguments; empty where there is none."""
+        return self.slash.partition(" ")[0].removeprefix("/")
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys, each by itself."""
+        return tuple(self.key.split(",")) if self.key else ()
+
+
+ACTIONS: tuple[Action, ...] = (
+    Action("send", "Send", "Sends the message. While a reply runs or the model loads, it waits its turn.",
+           "enter", scope="prompt"),
+    Action("newline", "New line", "Starts a new line. Pasted line ends do the same.",
+           "ctrl+j,shift+enter,alt+enter", scope="prompt"),
+    Action("history_back", "Earlier message", "At the first line of the prompt: the message sent before.",
+           "up", scope="prompt"),
+    Action("history_on", "Later message", "At the last line of the prompt: the message sent after.",
+           "down", scope="prompt"),
+    Action("back", "Back, or stop", "The first that applies: closes what is open, clears a selection, "
+           "returns to the prompt, stops the reply.", "escape"),
+    Action("interrupt", "Copy, stop or quit", "Copies and clears a selection; without one stops the reply; "
+           "when idle, twice within a second quits.", "ctrl+c"),
+    Action("stop", "Stop the reply", "Ends the running reply; what it said so far stays.",
+           slash="/stop", enabled=Need.RUN),
+    Action("settings", "Settings", "Goes to the settings, and back to the prompt.",
+           "ctrl+t", "/settings", bar="settings"),
+    Action("new_chat", "New chat", "Starts an empty conversation with the same settings.",
+           "ctrl+n", "/new", bar="new chat"),
+    Action("regenerate", "Regenerate", "Answers the last message again.",
+           "ctrl+r", "/regenerate", enabled=Need.EXCHANGE),
+    Action("edit", "Edit the last message", "Puts the last message back into the prompt; sending it replaces "
+           "that message and its reply.", "f7", "/edit", enabled=Need.EXCHANGE),
+    Action("erase", "Erase the last exchange", "Drops the last message and its reply.",
+           slash="/erase", enabled=Need.EXCHANGE),
+    Action("copy", "Copy the last reply", "Puts the last reply on the clipboard, through the terminal.",
+           "f6", "/copy", enabled=Need.REPLY, bar="copy reply"),
+    Action("editor", "External editor", "Opens the prompt in $VISUAL or $EDITOR.", "ctrl+g", "/editor"),
+    Action("pager", "Transcript in the pager", "Shows the conversation in $PAGER.",
+           "f2", "/transcript", enabled=Need.EXCHANGE),
+    Action("page_up", "Scroll up", "Scrolls the conversation up by a page.", "pageup"),
+    Action("page_down", "Scroll down", "Scrolls the conversation down by a page.", "pagedown"),
+    Action("follow", "Go to the end", "Shows the newest text and follows it. From the end of the prompt, End "
+           "does the same.", "ctrl+end", "/end"),
+    Action("set", "Change a setting", "Sets a parameter; without a value shows it, alone lists all. "
+           "/NAME VALUE is short for it: /temperature 0.7.", slash="/set KEY VALUE"),
+    Action("system", "System prompt", "Sets the instructions that stand before the conversation; alone opens "
+           "them for editing.", slash="/system TEXT"),
+    Action("reset", "Reset", "Sets every parameter to its default and starts a new chat.", slash="/reset"),
+    Action("debug", "Figures under replies", "Adds time, mean surprise and perplexity to the line under "
+           "replies from now on, or leaves them out again.", slash="/debug"),
+    Action("command_palette", "Commands", "Finds a command by typing some of it.",
+           "ctrl+p", scope="app", bar="commands"),
+    Action("help", "Help", "Shows keys, commands and settings.", "f1", "/help", scope="app", bar="help"),
+    Action("change_theme", "Theme", "Chooses the colours.", slash="/theme", scope="app"),
+    Action("quit", "Quit", "Leaves; a running reply is stopped.", "ctrl+q", "/quit", scope="app", bar="quit"),
+    Action("field_up", "Setting above", "Moves to the setting above.", "up", scope="settings", bar="field"),
+    Action("field_down", "Setting below", "Moves to the setting below.", "down", scope="settings"),
+    Action("less", "Less", "One step down.", "left", scope="settings", bar="step"),
+    Action("more", "More", "One step up.", "right", scope="settings"),
+    Action("much_less", "Much less", "Ten steps down.", "shift+left", scope="settings"),
+    Action("much_more", "Much more", "Ten steps up.", "shift+right", scope="settings"),
+    Action("type", "Type a value", "Takes a value from the keyboard; typing a digit begins it too.",
+           "enter", scope="settings", bar="type"),
+    Action("default", "Default", "Sets the default.", "backspace,delete", scope="settings", bar="default"),
+)  # fmt: skip
+
+BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
+
+_KEY_NAMES = {
+    "escape": "Esc",
+    "enter": "Enter",
+    "up": "Up",
+    "down": "Down",
+    "left": "Left",
+    "right": "Right",
+    "pageup": "PgUp",
+    "pagedown": "PgDn",
+    "end": "End",
+    "backspace": "Backspace",
+    "delete": "Del",
+}
+
+
+def key_name(key: str) -> str:
+    """A key as the interface writes it: "ctrl+end" -> "ctrl+End", "f6" -> "F6"."""
+    *modifiers, last = key.split("+")
+    name = _KEY_NAMES.get(last) or (last.upper() if last[0] == "f" and last[1:].isdigit() else last)
+    return "+".join((*modifiers, name))
+
+
+def bindings(scope: Scope, *, priority: bool = False) -> list[BindingType]:
+    """The bindings of a scope. Each calls `perform` with the action's id, so that needs are checked.
+
+    `priority` puts them before the keys of whatever widget has the focus.
+    """
+    return [
+        Binding(
+            action.key, f"perform('{action.id}')", action.title, id=action.id, show=False, priority=priority
+        )
+        for action in ACTIONS
+        if action.scope == scope and action.key
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A slash command that was typed."""
+
+    action: Action
+    argument: str
+
+
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """`/set KEY VALUE` in either spelling; without a value it asks for the present one."""
+
+    param: Param
+    value: str
+
+
+def read_line(text: str) -> str | Call | Assign:
+    """What a line from the prompt means: a message to send, or something to do.
+
+    A leading slash makes a command, two a message with one. Raises UserError for an unknown command,
+    which is never sent to the model.
+    """
+    if not text.startswith("/"):
+        return text
+    if text.startswith("//"):
+        return text[1:]
+    name, _, argument = text[1:].partition(" ")
+    name, argument = name.strip().lower(), argument.strip()
+    for action in ACTIONS:
+        if name and name == action.command:
+            return Call(action, argument)
+    param = find_param(name)
+    if param is not None:
+        return Assign(param, argument)
+    raise UserError(_unknown(name))
+
+
+def read_setting(argument: str) -> Assign:
+    """The parameter and value of `/set KEY VALUE`. Raises UserError for an unknown key."""
+    name, _, value = argument.partition(" ")
+    param = find_param(name)
+    if param is None:
+        close = difflib.get_close_matches(name.lower(), [param.key for param in LIVE], 1)
+        raise UserError(f"/set {name}: unknown setting; {_advice(close, '/set')}")
+    return Assign(param, value.strip())
+
+
+def _unknown(name: str) -> str:
+    names = [action.command for action in ACTIONS if action.slash] + [param.key for param in LIVE]
+    close = [f"/{match}" for match in difflib.get_close_matches(name, names, 1)]
+    return f"/{name}: unknown command, not sent; {_advice(close, '/help')}, and // sends a slash"
+
+
+def _advice(close: list[str], listing: str) -> str:
+    return f"did you mean {close[0]}?" if close else f"{listing} lists them"
+
+
+def rows() -> Iterator[tuple[str, str, str]]:
+    """Keys, slash command and explanation of every action, for help page and README."""
+    for action in ACTIONS:
+        keys = ", ".join(key_name(key) for key in action.keys)
+        place = "In the settings: " if action.scope == "settings" else ""
+        yield keys, action.slash, f"{place}{action.help}"
+
+
+def markdown_table() -> str:
+    """The README's table of keys and commands."""
+    lines = ["| key | command | what it does |", "|---|---|---|"]
+    lines += [f"| {keys} | {f'`{slash}`' if slash else ''} | {text} |" for keys, slash, text in rows()]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,60 @@
+"""Numbers as the interface writes them. GB are 10^9 bytes."""
+
+from __future__ import annotations
+
+from core.engine.events import Done
+from tui.conversation import Exchange
+
+
+def gigabytes(count: float) -> str:
+    """Bytes in GB with as many digits as mean anything: "0.27", "5.6", "128"."""
+    value = count / 1e9
+    if value >= 99.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
+
+
+def rate(tokens_per_second: float) -> str:
+    """Tokens per second: "0.38", "2.5", "41"."""
+    if tokens_per_second >= 99.5:
+        return f"{tokens_per_second:.0f}"
+    return f"{tokens_per_second:.1f}" if tokens_per_second >= 1 else f"{tokens_per_second:.2f}"
+
+
+def seconds(value: float) -> str:
+    """A duration: "0.23 s", "1.9 s", "84 s", "3 min 05 s"."""
+    if value >= 100:
+        minutes, rest = divmod(round(value), 60)
+        return f"{minutes} min {rest:02d} s"
+    if value >= 9.95:
+        return f"{value:.0f} s"
+    return f"{value:.1f} s" if value >= 0.995 else f"{value:.2f} s"
+
+
+def summary(exchange: Exchange) -> list[str]:
+    """What is worth knowing of a reply at a glance: tokens, speed, time to the first token."""
+    done = exchange.done
+    parts = [f"{exchange.tokens} tok"]
+    if done is not None and done.stats.decode_tok_s is not None:
+        parts.append(f"{rate(done.stats.decode_tok_s)} tok/s")
+    if done is not None and done.stats.ttft_s is not None:
+        parts.append(f"first {seconds(done.stats.ttft_s)}")
+    return parts
+
+
+def footer(exchange: Exchange, done: Done, *, debug: bool) -> str:
+    """The line under a finished reply; `debug` adds time, mean surprise and perplexity."""
+    parts = summary(exchange) if exchange.tokens else []
+    if done.reply is not None and done.reply.cached_tokens:
+        parts.append(f"cached {done.reply.cached_tokens}")
+    if debug and exchange.surprises:
+        stats = done.stats
+        if stats.decode_tok_s is not None and stats.ttft_s is not None:
+            parts.append(f"time {seconds(stats.ttft_s + (exchange.tokens - 1) / stats.decode_tok_s)}")
+        mean = sum(exchange.surprises) / len(exchange.surprises)
+        parts.append(f"surprise {mean:.2f} bits")
+        parts.append(f"perplexity {2**mean:.2f}")
+        if done.reply is not None:
+            parts.append(f"seed {done.reply.seed}")
+    parts.append(str(done.reason))
+    return " · ".join(parts)

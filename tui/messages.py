@@ -1,0 +1,71 @@
+"""Engine events as Textual messages, one class each, so that handlers are found by type."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+from textual.message import Message
+
+from core.engine.events import Delta, Done, Event, Failed, Loading, Notice, Prefill, Ready, Snapshot
+
+E = TypeVar("E", bound=Event)
+
+
+class EngineMessage(Message, Generic[E], bubble=False):
+    """An event on its way to the screen."""
+
+    def __init__(self, event: E) -> None:
+        super().__init__()
+        self.event = event
+
+
+class LoadProgressed(EngineMessage[Loading]):
+    """The load went on. The latest wins."""
+
+    def can_replace(self, message: Message) -> bool:
+        """True for another reading of the same thing: only the newest is worth handling."""
+        return isinstance(message, LoadProgressed)
+
+
+class ModelReady(EngineMessage[Ready]):
+    """The model answers from now on."""
+
+
+class PrefillProgressed(EngineMessage[Prefill]):
+    """More of the prompt is in the cache."""
+
+
+class TextArrived(EngineMessage[Delta]):
+    """A reply grew."""
+
+
+class RunFinished(EngineMessage[Done]):
+    """A reply ended, whatever the reason."""
+
+
+class MetersRead(EngineMessage[Snapshot]):
+    """The meters were read. The latest wins."""
+
+    def can_replace(self, message: Message) -> bool:
+        """True for another reading of the same thing: only the newest is worth handling."""
+        return isinstance(message, MetersRead)
+
+
+class Noticed(EngineMessage[Notice]):
+    """The engine has something to say that is no error."""
+
+
+class EngineFailed(EngineMessage[Failed]):
+    """Something went wrong outside a reply."""
+
+
+MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
+    Loading: LoadProgressed,
+    Ready: ModelReady,
+    Prefill: PrefillProgressed,
+    Delta: TextArrived,
+    Done: RunFinished,
+    Snapshot: MetersRead,
+    Notice: Noticed,
+    Failed: EngineFailed,
+}

@@ -1,0 +1,316 @@
+"""The chat screen's deeds: what every action of scope "chat" does."""
+
+from __future__ import annotations
+
+import inspect
+
+from textual import events, on
+
+from core.errors import UserError
+from core.options import BY_KEY
+from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line, read_setting
+from tui.conversation import Exchange
+from tui.figures import footer
+from tui.outcome import Outcome
+from tui.screens.chat_view import ChatView
+from tui.screens.text_dialog import TextDialog
+from tui.settings import ACTS, LIVE
+from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
+from tui.widgets.plain import plain
+from tui.widgets.prompt import Prompt
+from tui.widgets.setting_row import SettingRow
+from tui.widgets.transcript import Transcript
+
+_TWICE_S = 1.0
+
+
+class ChatScreen(ChatView):
+    """The chat. Its keys come before those of the focused widget: the editor binds F6, F7 and ctrl+c."""
+
+    BINDINGS = bindings("chat", priority=True)
+
+    _editing: Exchange | None = None
+    """The exchange whose message is in the prompt again."""
+    _interrupted = float("-inf")
+    """When ctrl+c was last pressed while idle."""
+
+    # --- from a key, a word or the palette to a deed ----------------------------------------------
+
+    async def action_perform(self, id: str) -> None:
+        """Do an action by its id."""
+        await self.perform(BY_ID[id])
+
+    async def perform(self, action: Action, argument: str = "") -> None:
+        """Do `action`, or say what it lacks. Only methods that take a string get the argument."""
+        missing = action.enabled
+        if missing is not None and not self.has(missing):
+            self.flash(str(missing), "warning")
+            return
+        target = self.app if action.scope == "app" else self
+        method = getattr(target, f"action_{action.id}")
+        takes_argument = " " in action.slash
+        result = method(argument) if takes_argument else method()
+        if inspect.isawaitable(result):
+            await result
+
+    def has(self, need: Need) -> bool:
+        """True where what an action needs is there."""
+        conversation = self.session.conversation
+        match need:
+            case Need.RUN:
+                return self.session.busy
+            case Need.EXCHANGE:
+                return conversation.last is not None
+            case Need.REPLY:
+                return conversation.last_reply is not None
+
+    @on(Prompt.Sent)
+    async def _sent(self, message: Prompt.Sent) -> None:
+        text = message.text.strip()
+        if not text:
+            return
+        try:
+            meaning = read_line(text)
+            match meaning:
+                case Call(action, argument):
+                    self._clear_prompt(text)
+                    await self.perform(action, argument)
+                case Assign():
+                    self._assign(meaning)
+                    self._clear_prompt(text)
+                case str(words):
+                    self._say(words, text)
+        except UserError as error:
+            self.prompt.replace_text(message.text)  # to be put right
+            self.flash(str(error), "error")
+
+    def _clear_prompt(self, sent: str) -> None:
+        self.prompt.remember(sent)
+        self.prompt.clear()
+
+    def _say(self, words: str, typed: str) -> None:
+        if self.session.replacing is not None:
+            self.flash("one moment: the reply before is being stopped", "warning")
+            return
+        self._clear_prompt(typed)
+        editing, self._editing = self._editing, None
+        if editing is not None and editing is self.session.conversation.last:
+            self.replace(editing, words)
+        else:
+            self.send(words)
+
+    def on_key(self, event: events.Key) -> None:
+        """What is typed into the transcript is meant for the prompt."""
+        if event.is_printable and isinstance(self.focused, Transcript):
+            event.stop()
+            self.prompt.focus()
+            self.prompt.insert(event.character or "")
+
+    # --- stopping and leaving -------------------------------------------------------------------
+
+    def action_back(self) -> None:
+        """The first that applies: what is being typed, the overlay, a selection, the focus, the reply."""
+        focused = self.focused
+        if isinstance(focused, SettingRow) and focused.typed is not None:
+            focused.cancel()
+        elif self.sidebar.has_class("-open"):
+            self._leave_settings()
+        elif self.selections:
+            self.clear_selection()
+        elif focused is not self.prompt:
+            self.prompt.focus()
+        elif not self.action_stop() and self._editing is not None:
+            self._editing = None
+            self.prompt.clear()
+            self.flash("the message stays as it was")
+
+    def action_stop(self) -> bool:
+        """Stop the reply; False where nothing runs."""
+        stopped = self.session.stop()
+        self._show_now()
+        return stopped
+
+    def action_interrupt(self) -> None:
+        """Copy and clear a selection; else stop the reply; else, the second time within a second, quit."""
+        selected = self.prompt.selected_text if self.focused is self.prompt else ""
+        selected = selected or self.get_selected_text() or ""
+        if selected:
+            self.app.copy_to_clipboard(selected)
+            self.clear_selection()
+            self.prompt.move_cursor(self.prompt.cursor_location)
+            self.flash(f"copied {len(selected)} characters")
+        elif not self.action_stop():
+            now = self.session.clock()
+            if now - self._interrupted <= _TWICE_S:
+                self.app.exit(Outcome())
+            self._interrupted = now
+            self.flash("ctrl+c again quits")
+
+    # --- the conversation -----------------------------------------------------------------------
+
+    def action_new_chat(self) -> None:
+        """An empty conversation."""
+        self._editing = None
+        self.session.new_chat()
+        self.transcript.clear()
+        self.remove_class("-new-text")
+        self._show_now()
+        self.flash("new chat")
+
+    def action_regenerate(self) -> None:
+        """The last message once more."""
+        exchange = self._last_exchange()
+        if exchange is not None:
+            self.replace(exchange, exchange.user)
+
+    def action_edit(self) -> None:
+        """The last message back into the prompt."""
+        exchange = self._last_exchange()
+        if exchange is not None:
+            self._editing = exchange
+            self.prompt.replace_text(exchange.user)
+            self.prompt.focus()
+            self.flash("Enter replaces the last message and its reply, Esc leaves them")
+
+    def action_erase(self) -> None:
+        """Drop the last exchange."""
+        exchange = self._last_exchange()
+        if exchange is not None:
+            self.replace(exchange, None)
+
+    def _last_exchange(self) -> Exchange | None:
+        """The exchange that can be replaced; says why where it cannot."""
+        if self.session.conversation.queued or self.session.replacing is not None:
+            self.flash("messages are still waiting; stop them first (Esc)", "warning")
+            return None
+        return self.session.conversation.last
+
+    def action_copy(self) -> None:
+        """The last reply to the clipboard."""
+        exchange = self.session.conversation.last_reply
+        if exchange is not None:
+            self.app.copy_to_clipboard(exchange.reply)
+            self.flash(f"copied the last reply, {len(exchange.reply)} characters")
+
+    # --- scrolling ------------------------------------------------------------------------------
+
+    def action_page_up(self) -> None:
+        """Scroll the conversation up."""
+        self.transcript.scroll_page_up(animate=False)
+
+    def action_page_down(self) -> None:
+        """Scroll the conversation down."""
+        self.transcript.scroll_page_down(animate=False)
+
+    @on(Prompt.EndPressed)
+    def action_follow(self) -> None:
+        """To the newest text, and on with it."""
+        self.transcript.follow()
+
+    # --- other programs -------------------------------------------------------------------------
+
+    def action_pager(self) -> None:
+        """The conversation in $PAGER."""
+        text = plain(self.session.conversation.as_text(self.transcript.assistant_label)).plain
+        try:
+            show_in_pager(self.app, text)
+        except TerminalUnavailable as error:
+            self.flash(str(error), "error")
+
+    def action_editor(self) -> None:
+        """The prompt in an editor of the user's."""
+        try:
+            self.prompt.replace_text(edit_in_editor(self.app, self.prompt.text))
+        except TerminalUnavailable as error:
+            self.flash(str(error), "error")
+
+    # --- settings -------------------------------------------------------------------------------
+
+    def action_settings(self) -> None:
+        """To the settings, or back."""
+        if isinstance(self.focused, SettingRow):
+            self._leave_settings()
+        else:
+            self.sidebar.add_class("-open")
+            self.sidebar.enter()
+
+    def _leave_settings(self) -> None:
+        self.sidebar.remove_class("-open")
+        self.prompt.focus()
+
+    @on(SettingRow.Stepped)
+    def _stepped(self, message: SettingRow.Stepped) -> None:
+        self.session.settings.step(message.row.param, message.steps)
+        self._configured()
+
+    @on(SettingRow.Cleared)
+    def _cleared(self, message: SettingRow.Cleared) -> None:
+        self.session.settings.reset(message.row.param)
+        self._configured()
+
+    @on(SettingRow.Entered)
+    def _entered(self, message: SettingRow.Entered) -> None:
+        try:
+            self._assign(Assign(message.row.param, message.text))
+        except UserError as error:
+            self.flash(str(error), "error")
+
+    @on(SettingRow.Opened)
+    def _opened(self) -> None:
+        self.action_system("")
+
+    def _assign(self, assign: Assign) -> None:
+        """Set a value and say so, or show the present one."""
+        settings, param = self.session.settings, assign.param
+        if not assign.value:
+            self.flash(f"{param.label} is {settings.shown(param)}")
+            return
+        settings.enter(param, assign.value)
+        self._configured()
+        effect = settings.inert_reason(param) or ACTS[param.acts]
+        self.flash(f"{param.label} is now {settings.shown(param)}; {effect}")
+
+    def _configured(self) -> None:
+        self.session.configure()
+        self.sidebar.sync()
+        self._status.request()
+
+    def action_set(self, argument: str) -> None:
+        """`/set KEY VALUE`; alone it lists all."""
+        if argument:
+            self._assign(read_setting(argument))
+            return
+        settings = self.session.settings
+        lines = (f"{param.key} {settings.shown(param)}" for param in LIVE)
+        self.note("\n".join(lines))
+
+    def action_system(self, argument: str) -> None:
+        """The system prompt: set, or opened for editing."""
+        param = BY_KEY["system"]
+        if argument:
+            self._assign(Assign(param, argument))
+            return
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self.session.settings.enter(param, text)
+                self._configured()
+
+        value = self.session.settings.values["system"]
+        title = "System prompt"
+        self.app.push_screen(TextDialog(title, param.help, "" if value is None else str(value)), done)
+
+    def action_reset(self) -> None:
+        """Defaults everywhere, and a new chat."""
+        self.session.settings.reset_all()
+        self._configured()
+        self.action_new_chat()
+        self.flash("all settings are at their defaults; new chat")
+
+    def action_debug(self) -> None:
+        """More or fewer figures under replies to come; those of the last one at once."""
+        self._debug = not self._debug
+        exchange = self.session.conversation.last
+        if self._debug and exchange is not None and exchange.done is not None:
+            self.note(footer(exchange, exchange.done, debug=True))
+        self.flash(f"figures under replies: {'all' if self._debug else 'short'}")

@@ -1,0 +1,256 @@
+"""The chat screen's looks: its parts, and how they follow what the engine says."""
+
+from __future__ import annotations
+
+from textual import events, on
+from textual.app import ComposeResult
+from textual.containers import Container, Horizontal, Vertical
+
+from core.engine.events import Reason, Snapshot
+from tui import messages
+from tui.bridge import Bridge
+from tui.chat_session import ChatSession
+from tui.compat import SafeClicks, freeze_garbage
+from tui.conversation import Exchange
+from tui.figures import footer
+from tui.outcome import Outcome
+from tui.throttle import Throttle
+from tui.widgets.gauges import Gauges
+from tui.widgets.header import Header
+from tui.widgets.key_bar import KeyBar
+from tui.widgets.plain import PlainStatic, plain
+from tui.widgets.prompt import Prompt
+from tui.widgets.setting_row import SettingRow
+from tui.widgets.sidebar import Sidebar
+from tui.widgets.status_line import Level, StatusLine
+from tui.widgets.transcript import Transcript
+
+_STATUS_S = 0.25
+_HEADER_S = 1.0
+_GAUGES_S = 1.0
+_SMALLEST = (40, 12)
+
+
+class ChatView(SafeClicks):
+    """Shows a ChatSession. Engine events arrive here as messages; the session keeps the truth."""
+
+    AUTO_FOCUS = "#prompt"
+
+    def __init__(self, session: ChatSession, model_name: str, notes: tuple[str, ...] = ()) -> None:
+        super().__init__(id="chat")
+        self.session = session
+        self._model_name = model_name
+        self._notes = notes
+        self._debug = False
+        self._failure = ""
+        self._presented = 0  # the newest run in the transcript
+        self._snapshot: Snapshot | None = None
+        self._status = Throttle(self, _STATUS_S, self._paint_status)
+        self._header = Throttle(self, _HEADER_S, self._paint_header)
+        self._meters = Throttle(self, _GAUGES_S, self._paint_meters)
+        self._speed = Throttle(self, _GAUGES_S, self._paint_speed)
+
+    def compose(self) -> ComposeResult:
+        """Header, gauges, settings and transcript, status, prompt, keys."""
+        yield Header(self._model_name, id="header")
+        yield Gauges(id="gauges")
+        with Container(id="body"):
+            # First, so that shift+tab from the prompt leads to the transcript and tab to the settings.
+            yield Sidebar(self.session.settings, id="sidebar")
+            # The status line is no wider than the transcript: Textual renders every widget within the
+            # smallest rectangle around all changes of a frame, and these two change the most.
+            with Vertical(id="main"):
+                yield Transcript(id="transcript")
+                with Horizontal(id="status-row"):
+                    yield StatusLine(id="status")
+                    yield PlainStatic("↓ new text below (End)", id="new-text")
+        with Horizontal(id="prompt-row"):
+            yield PlainStatic("\u203a", id="prompt-sign")
+            yield Prompt("Message · Enter sends · / commands · ctrl+j new line", id="prompt")
+        yield KeyBar(id="keys")
+        yield PlainStatic(id="too-small")
+
+    def on_mount(self) -> None:
+        """Start the engine once the first frame is out, so that its import of torch delays nothing."""
+        self.transcript.assistant_label = self._label(self._model_name)
+        for note in self._notes:
+            self.note(note)
+        self._paint_status()
+        self.call_after_refresh(self.set_timer, 0.01, self._start)
+
+    def _start(self) -> None:
+        self.session.start(Bridge(self))
+
+    # --- parts ----------------------------------------------------------------------------------
+
+    @property
+    def transcript(self) -> Transcript:
+        """The conversation."""
+        return self.query_one("#transcript", Transcript)
+
+    @property
+    def prompt(self) -> Prompt:
+        """Where the user types."""
+        return self.query_one("#prompt", Prompt)
+
+    @property
+    def sidebar(self) -> Sidebar:
+        """The settings."""
+        return self.query_one("#sidebar", Sidebar)
+
+    def note(self, text: str, level: Level = "info") -> None:
+        """Say something in the transcript."""
+        self.transcript.add_note(plain(text).plain, level)
+
+    def flash(self, text: str, level: Level = "info") -> None:
+        """Say something in the status line for a few seconds."""
+        self.query_one("#status", StatusLine).flash(text, level)
+
+    @staticmethod
+    def _label(name: str) -> str:
+        """A short name for the one who answers."""
+        return plain(name).plain.lower().replace("_", "-").split("-")[0][:12] or "llama"
+
+    # --- what the engine says -------------------------------------------------------------------
+
+    @on(messages.LoadProgressed)
+    def _load_progressed(self, message: messages.LoadProgressed) -> None:
+        self.session.load_progressed(message.event)
+        self._status.request()
+
+    @on(messages.ModelReady)
+    def _model_ready(self, message: messages.ModelReady) -> None:
+        self.session.loaded(message.event)
+        model = message.event.model
+        self.transcript.assistant_label = self._label(model.name)
+        self.query_one("#header", Header).loaded(model)
+        self.sidebar.loaded(model)
+        self._show_now()
+        freeze_garbage()
+
+    @on(messages.PrefillProgressed)
+    def _prefill_progressed(self, message: messages.PrefillProgressed) -> None:
+        if self.session.prefilled(message.event):
+            self._status.request()
+            self._header.request()
+
+    @on(messages.TextArrived)
+    def _text_arrived(self, message: messages.TextArrived) -> None:
+        exchange = self.session.grew(message.event)
+        if exchange is None:
+            return
+        self.transcript.append(exchange.reply_key, message.event.text)
+        if not self.transcript.following:
+            self.add_class("-new-text")
+        self._status.request()
+        self._header.request()
+        self._speed.request()
+
+    @on(messages.RunFinished)
+    def _run_finished(self, message: messages.RunFinished) -> None:
+        done = message.event
+        exchange = self.session.finished(done)
+        if exchange is not None:
+            self.transcript.finish(exchange.reply_key, footer(exchange, done, debug=self._debug))
+            if done.reason is Reason.ERROR and done.error and done.error != self._failure:
+                self.note(done.error, "error")
+            replacement = self.session.take_replacement(exchange)
+            if replacement is not None:
+                self.replace(*replacement)
+        self._present_running()
+        self._paint_speed()
+        self._show_now()
+
+    @on(messages.MetersRead)
+    def _meters_read(self, message: messages.MetersRead) -> None:
+        self._snapshot = message.event
+        self._meters.request()
+
+    @on(messages.Noticed)
+    def _noticed(self, message: messages.Noticed) -> None:
+        self.note(message.event.text, message.event.level)
+
+    @on(messages.EngineFailed)
+    def _engine_failed(self, message: messages.EngineFailed) -> None:
+        failed = message.event
+        if failed.fatal:
+            self.app.exit(Outcome(2 if failed.user else 1, plain(failed.text).plain))
+            return
+        self._failure = failed.text
+        self.note(failed.text, "error")
+
+    # --- exchanges on screen --------------------------------------------------------------------
+
+    def send(self, text: str) -> None:
+        """Send a message. It is shown when its turn comes; until then it is counted as queued."""
+        self.session.send(text)
+        self._present_running()
+        self._show_now()
+
+    def replace(self, exchange: Exchange, text: str | None) -> None:
+        """Say `text` in place of the last exchange, or nothing; a running one is stopped first."""
+        self.session.replace(exchange, text)
+        if exchange.done is not None:
+            self.transcript.remove_from(exchange.user_key)
+        self._present_running()
+        self._show_now()
+
+    def _present_running(self) -> None:
+        """Show the message whose turn it is and the beginning of its reply, once."""
+        exchange = self.session.conversation.running
+        if exchange is None or exchange.run <= self._presented:
+            return
+        self._presented = exchange.run
+        self._failure = ""
+        self.transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
+        self.transcript.add_message(exchange.reply_key, "assistant", streaming=True)
+        self.transcript.follow()
+
+    # --- painting -------------------------------------------------------------------------------
+
+    def _show_now(self) -> None:
+        """After a change that the user waits for: no need to hold back."""
+        self._paint_status()
+        self._paint_header()
+
+    def _paint_status(self) -> None:
+        session = self.session
+        busy = session.busy or session.model is None
+        self.query_one("#status", StatusLine).state(session.state(), busy=busy)
+        in_settings = isinstance(self.focused, SettingRow)
+        self.query_one("#keys", KeyBar).show(busy=session.busy, in_settings=in_settings)
+
+    def _paint_header(self) -> None:
+        self.query_one("#header", Header).used(self.session.conversation.context_used)
+
+    def _paint_meters(self) -> None:
+        if self._snapshot is not None:
+            self.query_one("#gauges", Gauges).read(self._snapshot)
+
+    def _paint_speed(self) -> None:
+        values = self.session.settings.values
+        tau = float(values["mirostat_tau"] or 0) if values["mirostat"] else None
+        self.query_one("#gauges", Gauges).speed(self.session.speed, self.session.surprise, tau)
+
+    def on_descendant_focus(self) -> None:
+        """The keys that matter depend on where the cursor is."""
+        self._paint_status()
+
+    @on(Transcript.FollowChanged)
+    def _follow_changed(self, message: Transcript.FollowChanged) -> None:
+        if message.following:
+            self.remove_class("-new-text")
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Set the size's classes; TCSS does the rest."""
+        width, height = event.size
+        self.set_class(width < 100, "-narrow")
+        self.set_class(height < 30, "-low")
+        self.set_class(width < 60 or height < 16, "-tiny")
+        too_small = width < _SMALLEST[0] or height < _SMALLEST[1]
+        self.set_class(too_small, "-too-small")
+        if too_small:
+            least = f"{_SMALLEST[0]}x{_SMALLEST[1]}"
+            self.query_one("#too-small", PlainStatic).update(
+                f"{width}x{height} is too small: llama-tui needs {least}"
+            )

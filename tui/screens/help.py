@@ -1,0 +1,76 @@
+"""F1: keys, commands and settings, from the tables that make them."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from textual import events
+from textual.app import ComposeResult
+from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.screen import ModalScreen
+
+from tui.commands import rows
+from tui.settings import LIVE
+from tui.widgets.plain import PlainStatic
+
+_KEYS, _LEFT = 18, 34  # cells for the keys, and for keys and command
+_STACKED = 70  # below this width the explanation goes under them
+
+
+def _entries() -> Iterator[tuple[str, str]]:
+    """What to press or type, and what it does; a heading has nothing to press."""
+    yield "", "Keys and commands"
+    for keys, slash, text in rows():
+        yield f"{keys:{_KEYS}}{slash}", text
+    yield "", "Settings, as commands or in the sidebar (ctrl+t)"
+    for param in LIVE:
+        yield f"{'':{_KEYS}}/{param.key}", f"{param.help} Default: {param.format(param.default)}."
+
+
+class HelpText(PlainStatic):
+    """The help in the width there is."""
+
+    COMPONENT_CLASSES = {"help--key", "help--heading"}
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Wrap anew."""
+        self.update(Content("\n").join(self._lines(event.size.width)))
+
+    def _lines(self, width: int) -> Iterator[Content]:
+        key, heading = self.get_visual_style("help--key"), self.get_visual_style("help--heading")
+        stacked = width < _STACKED
+        indent = 2 if stacked else _LEFT
+        for left, text in _entries():
+            if not left:
+                yield Content.styled(f"\n{text}\n", heading)
+                continue
+            wrapped = textwrap.wrap(text, max(20, width - indent))
+            if stacked:
+                yield Content.styled(" ".join(left.split()), key)
+            else:
+                yield Content.assemble((f"{left:{_LEFT}}", key), wrapped.pop(0))
+            for line in wrapped:
+                yield Content(" " * indent + line)
+
+
+class HelpScreen(ModalScreen[None]):
+    """Scrolls with the arrows; Esc, F1 or q closes."""
+
+    def compose(self) -> ComposeResult:
+        """The text and how to leave it."""
+        with Vertical(id="help"):
+            with VerticalScroll(id="help-rows"):
+                yield HelpText()
+            yield PlainStatic("Esc closes · Up Down PgUp PgDn scroll", id="help-keys")
+
+    def on_mount(self) -> None:
+        """The arrows scroll at once."""
+        self.query_one("#help-rows").focus()
+
+    def on_key(self, event: events.Key) -> None:
+        """Close."""
+        if event.key in ("escape", "q"):
+            event.stop()
+            self.dismiss(None)

@@ -1,0 +1,34 @@
+"""Text as it is."""
+
+from __future__ import annotations
+
+from textual.content import Content
+from textual.widgets import Static
+
+from core.text.sanitize import sanitize
+
+
+def plain(text: str) -> Content:
+    """Text from a model, a file or a user as content: no markup is read, no control character left."""
+    return Content(sanitize(text))
+
+
+class PlainStatic(Static):
+    """A Static that never reads markup: what looks like a tag is shown, not obeyed.
+
+    `show` repaints only when the text differs, and never lays out anew: for lines of fixed size.
+    """
+
+    def __init__(
+        self, content: str | Content = "", *, id: str | None = None, classes: str | None = None
+    ) -> None:
+        content = plain(content) if isinstance(content, str) else content
+        super().__init__(content, markup=False, id=id, classes=classes)
+        self._shown = content
+
+    def show(self, content: str | Content) -> None:
+        """Replace the text in place."""
+        content = plain(content) if isinstance(content, str) else content
+        if not self._shown.is_same(content):
+            self._shown = content
+            self.update(content, layout=False)

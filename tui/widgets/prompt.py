@@ -1,0 +1,126 @@
+"""Where the user types: grows with the text, sends on Enter, remembers what was sent."""
+
+from __future__ import annotations
+
+from textual import events
+from textual.message import Message
+from textual.timer import Timer
+from textual.widgets import TextArea
+
+from tui.commands import BY_ID, bindings
+
+_PASTE_S = 0.03  # an Enter followed by more input within this time was pasted, not pressed
+
+
+class Prompt(TextArea):
+    """A text area that sends.
+
+    Keys of scope "prompt" come from the actions' table; the editor's own keep their meaning.
+    """
+
+    BINDINGS = bindings("prompt")
+
+    class Sent(Message):
+        """The user sent this text."""
+
+        def __init__(self, text: str) -> None:
+            super().__init__()
+            self.text = text
+
+    class EndPressed(Message):
+        """End was pressed where the cursor could go no further."""
+
+    def __init__(self, placeholder: str, id: str) -> None:
+        super().__init__(
+            id=id, compact=True, highlight_cursor_line=False, placeholder=placeholder, show_line_numbers=False
+        )
+        # A blinking cursor repaints twice a second for ever.
+        self.cursor_blink = False
+        self._history: list[str] = []
+        self._position = 0  # in the history; its length stands for the draft
+        self._draft = ""
+        self._enter: Timer | None = None
+
+    def replace_text(self, text: str) -> None:
+        """Put `text` in, with the cursor at its end."""
+        self.text = text
+        self.move_cursor(self.document.end)
+
+    def remember(self, text: str) -> None:
+        """Add a sent text to the history."""
+        if not self._history or self._history[-1] != text:
+            self._history.append(text)
+        self._position = len(self._history)
+
+    @property
+    def enter_pending(self) -> bool:
+        """True for the moment in which an Enter may yet turn out to be part of a paste."""
+        return self._enter is not None
+
+    # --- Enter ----------------------------------------------------------------------------------
+
+    async def _on_key(self, event: events.Key) -> None:
+        """Enter and the keys for a new line, in the order in which they were typed.
+
+        As bindings they would run past characters that still wait in this widget's queue.
+        """
+        if self._enter is not None:  # more input came: the Enter before was part of a paste
+            self._enter.stop()
+            self._enter = None
+            self.action_newline()
+        if event.key in BY_ID["send"].keys:
+            event.stop()
+            event.prevent_default()
+            self.action_send()
+        elif event.key in BY_ID["newline"].keys:
+            event.stop()
+            event.prevent_default()
+            self.action_newline()
+        else:
+            await super()._on_key(event)
+
+    def action_send(self) -> None:
+        """Send, unless more input follows at once."""
+        self._enter = self.set_timer(_PASTE_S, self._send)
+
+    def action_newline(self) -> None:
+        """A new line in place of what is selected."""
+        self.replace("\n", *self.selection, maintain_selection_offset=False)
+
+    def _send(self) -> None:
+        self._enter = None
+        self.post_message(self.Sent(self.text))
+
+    # --- history --------------------------------------------------------------------------------
+
+    def action_perform(self, id: str) -> None:
+        """One of the prompt's keys."""
+        getattr(self, f"action_{id}")()
+
+    def action_history_back(self) -> None:
+        """At the first line the text sent before; elsewhere a line up."""
+        if self.navigator.is_first_wrapped_line(self.cursor_location) and self._position > 0:
+            self._recall(self._position - 1)
+        else:
+            self.action_cursor_up()
+
+    def action_history_on(self) -> None:
+        """At the last line the text sent after; elsewhere a line down."""
+        last = self.navigator.is_last_wrapped_line(self.cursor_location)
+        if last and self._position < len(self._history):
+            self._recall(self._position + 1)
+        else:
+            self.action_cursor_down()
+
+    def _recall(self, position: int) -> None:
+        if self._position == len(self._history):
+            self._draft = self.text
+        self._position = position
+        self.replace_text(self._history[position] if position < len(self._history) else self._draft)
+
+    def action_cursor_line_end(self, select: bool = False) -> None:
+        """To the end of the line; from the end of the text, on to the end of the conversation."""
+        if not select and self.cursor_at_end_of_text:
+            self.post_message(self.EndPressed())
+        else:
+            super().action_cursor_line_end(select)
