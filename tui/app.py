@@ -34,7 +34,6 @@ class LlamaApp(App[Outcome], inherit_bindings=False):
     TITLE = "llama-tui"
     CSS_PATH = sorted(_STYLES.glob("*.tcss"))
     BINDINGS = bindings("app", priority=True)
-    ENABLE_COMMAND_PALETTE = True
 
     def __init__(self, session: ChatSession, model_name: str, notes: Iterable[str] = ()) -> None:
         super().__init__()
@@ -43,10 +42,6 @@ class LlamaApp(App[Outcome], inherit_bindings=False):
     def get_default_screen(self) -> Screen[None]:
         """The chat is there from the first frame."""
         return self._chat
-
-    async def action_perform(self, id: str) -> None:
-        """An action of the table that works wherever one is."""
-        await self.run_action(id)
 
     async def action_quit(self) -> None:
         """Leave; the engine is stopped once the terminal is the user's again."""

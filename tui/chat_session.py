@@ -190,7 +190,8 @@ class ChatSession:
         if self.model is None:
             return self._waiting(self._load_state(), len(self.conversation.unfinished))
         if self.busy:
-            return self._waiting(self._run_state(), self.conversation.queued)
+            state = self._waiting(self._run_state(), self.conversation.queued)
+            return state if self._stopping is not None else f"{state} · Esc stop"
         last = self.conversation.last
         return " · ".join(("idle", *(summary(last) if last and last.tokens else ())))
 

@@ -51,6 +51,11 @@ class Action:
         return self.slash.partition(" ")[0].removeprefix("/")
 
     @property
+    def takes_argument(self) -> bool:
+        """True where the slash command has something behind its name."""
+        return " " in self.slash
+
+    @property
     def keys(self) -> tuple[str, ...]:
         """The keys, each by itself."""
         return tuple(self.key.split(",")) if self.key else ()
@@ -138,13 +143,18 @@ def key_name(key: str) -> str:
 
 
 def bindings(scope: Scope, *, priority: bool = False) -> list[BindingType]:
-    """The bindings of a scope. Each calls `perform` with the action's id, so that needs are checked.
+    """The bindings of a scope. `priority` puts them before the keys of whatever widget has the focus.
 
-    `priority` puts them before the keys of whatever widget has the focus.
+    Each calls `perform` with the action's id, so that needs are checked; the app's have none.
     """
     return [
         Binding(
-            action.key, f"perform('{action.id}')", action.title, id=action.id, show=False, priority=priority
+            action.key,
+            action.id if scope == "app" else f"perform('{action.id}')",
+            action.title,
+            id=action.id,
+            show=False,
+            priority=priority,
         )
         for action in ACTIONS
         if action.scope == scope and action.key
@@ -170,8 +180,8 @@ class Assign:
 def read_line(text: str) -> str | Call | Assign:
     """What a line from the prompt means: a message to send, or something to do.
 
-    A leading slash makes a command, two a message with one. Raises UserError for an unknown command,
-    which is never sent to the model.
+    A leading slash makes a command, two a message with one. Raises UserError for a command that is
+    unknown or has too much behind it; it is never sent to the model.
     """
     if not text.startswith("/"):
         return text
@@ -181,6 +191,8 @@ def read_line(text: str) -> str | Call | Assign:
     name, argument = name.strip().lower(), argument.strip()
     for action in ACTIONS:
         if name and name == action.command:
+            if argument and not action.takes_argument:
+                raise UserError(f"/{name} takes nothing behind it; // sends a slash")
             return Call(action, argument)
     param = find_param(name)
     if param is not None:

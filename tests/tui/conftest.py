@@ -5,6 +5,7 @@ from __future__ import annotations
 import tui.compat  # noqa: F401  before Textual, as in the app
 
 # isort: split
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -57,16 +58,22 @@ class Driver:
         return self.sent(Configure)[-1].sampling
 
     async def settle(self) -> None:
-        """Let messages run their course: from widget to screen to app and back."""
-        for _ in range(4):
-            await self.pilot.pause(0)
+        """Let messages run their course, from widget to screen to app and back, and repaint.
+
+        The pilot's own pause sends a message through every widget, ten times the work of most tests.
+        """
+        for _ in range(3):
+            for _ in range(20):
+                await asyncio.sleep(0)
+            self.app.screen._on_timer_update()
 
     async def until(self, met: Callable[[], bool]) -> None:
         """Wait for what the app does on timers of its own."""
         for _ in range(300):
             if met():
                 return
-            await self.pilot.pause(0.01)
+            await asyncio.sleep(0.01)
+            await self.settle()
         raise AssertionError("waited in vain; the screen shows:\n" + self.screen_text)
 
     async def advance(self, seconds: float) -> None:
@@ -74,9 +81,9 @@ class Driver:
         steps = max(1, round(seconds / 0.5))
         for _ in range(steps):
             self.backend.advance(seconds / steps)
-            await self.pilot.pause(0)
+            await self.settle()
+        await asyncio.sleep(0.005)  # the throttles' periods
         await self.settle()
-        await self.pilot.pause(0.005)  # the throttles' periods
 
     async def press(self, *keys: str) -> None:
         """Keys one by one; unlike the pilot's, it does not wait for the processor to fall idle."""
@@ -125,7 +132,8 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
             driver = Driver(app, pilot, backend)
             await driver.until(lambda: bool(backend.commands))
             if ready:
-                await driver.advance(3)
+                backend.advance(3)
+                await driver.settle()
             yield driver
 
     return opened

@@ -3,6 +3,9 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+from textual.geometry import Offset
+
 from core.engine.events import (
     Configure,
     Done,
@@ -19,6 +22,7 @@ from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open
 from tui.bridge import Bridge
 from tui.outcome import Outcome
+from tui.widgets.plain import PlainStatic
 
 HOSTILE = "[/x] [@click=app.quit]click[/] \x1b[2J\x1b]52;c;aGk=\x07 [bold]"
 
@@ -235,8 +239,11 @@ async def test_editing_replaces_the_last_exchange(open_chat: Open) -> None:
     async with open_chat(FakeBackend(["old reply", "new reply"])) as driver:
         await driver.say("a")
         await driver.advance(2)
+        await driver.type("a draft")
         await driver.press("f7")
         assert driver.chat.prompt.text == "a"
+        await driver.press("up")
+        assert driver.chat.prompt.text == "a draft"  # not lost
         await driver.say("b")
         assert driver.backend.commands[-2:] == [Rewind(None), Submit(2, "b")]
         await driver.advance(2)
@@ -278,6 +285,45 @@ async def test_clicking_while_a_reply_streams(open_chat: Open) -> None:
             await driver.advance(0.1)
             await driver.pilot.click("#transcript", offset=(10, 2 * step))
         assert driver.app.is_running
+
+
+async def test_a_click_into_a_widget_that_has_just_gone(
+    open_chat: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_chat() as driver:
+        gone = PlainStatic("gone")  # in no tree, as a widget removed since the last layout
+        monkeypatch.setattr(
+            driver.chat._compositor, "get_widget_and_offset_at", lambda x, y: (gone, Offset(0, 0))
+        )
+        assert await driver.pilot.click("#transcript", offset=(3, 3))
+        assert driver.app.is_running
+
+
+async def test_text_of_the_transcript_is_copied_and_cleared_before_anything_stops(open_chat: Open) -> None:
+    async with open_chat(FakeBackend(["one two three"])) as driver:
+        await driver.say("a question")
+        await driver.advance(0.35)
+        await driver.until(lambda: "one two" in driver.screen_text)
+
+        async def select() -> None:
+            await driver.pilot.mouse_down("#transcript", offset=(1, 0))
+            await driver.pilot.hover("#transcript", offset=(40, 3))
+            await driver.pilot.mouse_up("#transcript", offset=(40, 3))
+            await driver.settle()
+            assert driver.chat.selections
+
+        await select()
+        await driver.press("ctrl+c")
+        assert "a question" in driver.app.clipboard
+        assert not driver.chat.selections
+        await select()
+        await driver.press("escape")
+        assert not driver.chat.selections
+        await driver.press("escape")  # the mouse had taken the focus to the transcript
+        assert driver.chat.focused is driver.chat.prompt
+        assert driver.sent(Stop) == []
+        await driver.press("escape")
+        assert driver.sent(Stop) == [Stop(1)]
 
 
 async def test_typing_into_the_transcript_reaches_the_prompt(open_chat: Open) -> None:

@@ -63,7 +63,7 @@ def test_speed_is_the_mean_of_the_last_three_seconds(session: ChatSession, clock
         clock.now += 0.2
         session.grew(delta(1))
     assert session.speed == pytest.approx(5)
-    assert session.state() == "replying 5.0 tok/s · token 50/512"
+    assert session.state() == "replying 5.0 tok/s · token 50/512 · Esc stop"
 
 
 def test_speed_needs_two_readings(session: ChatSession) -> None:
@@ -71,7 +71,7 @@ def test_speed_needs_two_readings(session: ChatSession) -> None:
     session.send("go")
     session.grew(delta(1, 4))
     assert session.speed is None
-    assert session.state() == "replying · token 4/512"
+    assert session.state() == "replying · token 4/512 · Esc stop"
 
 
 def test_load_shows_share_and_speed(session: ChatSession, clock: Clock) -> None:
@@ -89,9 +89,9 @@ def test_prefill_and_queue_are_counted(session: ChatSession) -> None:
     load(session)
     session.send("a")
     session.send("b")
-    assert session.state() == "waiting for the engine · 1 queued"
+    assert session.state() == "waiting for the engine · 1 queued · Esc stop"
     session.prefilled(Prefill(1, 64, 118, 0))
-    assert session.state() == "prefill 64/118 · 1 queued"
+    assert session.state() == "prefill 64/118 · 1 queued · Esc stop"
 
 
 def test_events_of_a_dropped_run_change_nothing_on_screen(session: ChatSession) -> None:

@@ -61,6 +61,11 @@ def test_unknown_commands_are_refused(line: str) -> None:
         read_line(line)
 
 
+def test_what_would_be_ignored_is_refused() -> None:
+    with pytest.raises(UserError, match="/new takes nothing behind it"):
+        read_line("/new chat please")
+
+
 def test_a_slip_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="did you mean /regenerate"):
         read_line("/regenrate")

@@ -151,13 +151,13 @@ async def test_an_unchanged_reading_repaints_nothing(
 ) -> None:
     async with open_chat() as driver:
         driver.backend.emit(HOST)
-        await driver.settle()
+        await driver.advance(0.1)
         panel = driver.chat.query_one("#ram")
         painted = []
         monkeypatch.setattr(panel, "refresh", lambda *args, **kwargs: painted.append(args))
         driver.backend.emit(replace(HOST, process_anon=8 * GB + 1000))
-        await driver.settle()
+        await driver.advance(0.1)
         assert painted == []
         driver.backend.emit(replace(HOST, process_anon=9 * GB))
-        await driver.settle()
+        await driver.advance(0.1)
         assert painted

@@ -149,6 +149,10 @@ class TestSplitter:
         (block,) = blocks_of("```\n# no heading\n\n- no list")
         assert (block.kind, block.source) == ("code", "# no heading\n\n- no list")
 
+    def test_code_behind_the_mark_of_a_fence_is_kept(self) -> None:
+        (block,) = blocks_of("```python print(1)\nprint(2)\n```")
+        assert (block.language, block.source) == ("python", "python print(1)\nprint(2)")
+
     def test_the_mark_that_closes_a_fence_is_not_shown_while_it_arrives(self) -> None:
         splitter = Splitter()
         splitter.feed("```\nx\n``")

@@ -48,6 +48,15 @@ async def test_resizing_through_all_sizes_and_below(open_chat: Open) -> None:
         assert "hello" in driver.screen_text
 
 
+async def test_a_terminal_that_is_too_small_from_the_start(open_chat: Open) -> None:
+    async with open_chat(size=(30, 8)) as driver:
+        assert "30x8 is too small: llama-tui needs 40x12" in " ".join(driver.screen_text.split())
+        await driver.press("h", "i")
+        await driver.pilot.resize_terminal(80, 24)
+        await driver.settle()
+        assert "\u203a hi" in driver.screen_text
+
+
 async def test_what_gives_way_when_it_gets_narrow(open_chat: Open) -> None:
     async with open_chat(size=(120, 40)) as driver:
         assert "SETTINGS" in driver.screen_text

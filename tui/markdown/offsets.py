@@ -14,9 +14,6 @@ class Offsets:
         self._heights = list(heights)
         self._starts = [0]  # one more than the heights they are known for
 
-    def __len__(self) -> int:
-        return len(self._heights)
-
     @property
     def total(self) -> int:
         """The sum of all heights."""

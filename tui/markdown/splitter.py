@@ -8,6 +8,7 @@ from typing import Literal
 
 from tui.markdown.blocks import OPEN_LIMIT, Block, break_position
 from tui.markdown.lists import ITEM, ListNesting
+from tui.markdown.pipes import starts_table, widened
 
 CODE_LINES = 6
 """Lines of a fence that are committed together."""
@@ -18,8 +19,6 @@ _RULE = re.compile(r"(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$")
 _UNDERLINE = re.compile(r"(?:=+|-+)$")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
 _FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,})(.*)$")
-_DELIMITER_ROW = re.compile(r"\|?[ \t]*:?-+:?[ \t]*(?:\|[ \t]*:?-+:?[ \t]*)*\|?$")
-_PIPE = re.compile(r"(?<!\\)\|")
 
 _Kind = Literal["", "paragraph", "quote", "table", "code"]
 
@@ -164,7 +163,7 @@ class Splitter:
             if self._kind != "quote":
                 self._start("quote", column, done)
             self._lines.append(text)
-        elif self._kind == "paragraph" and self._starts_table(text):
+        elif self._kind == "paragraph" and starts_table(self._lines[-1], text):
             self._open_table(text, done)
         elif flowing:
             self._lines.append(text)
@@ -203,10 +202,6 @@ class Splitter:
             self._start("code", _column(line), done)
         self._lines.append(_dedent(line, columns))
 
-    def _starts_table(self, text: str) -> bool:
-        head = self._lines[-1]
-        return "|" in head and bool(_DELIMITER_ROW.match(text)) and _cells(head) == _cells(text)
-
     def _open_table(self, text: str, done: list[Block]) -> None:
         """Makes the last line of the open paragraph the head of a table."""
         head, typed = self._lines.pop(), self._typed.pop()
@@ -223,6 +218,8 @@ class Splitter:
         info = (match.group(2) or match.group(4) or "").strip()
         language = re.split(r"[\s,{}]", info.lstrip("{."), maxsplit=1)[0]
         self._fence = _Fence(match.group(1) or match.group(3), column, language)
+        if " " in info:  # more than a language: small models put code there, which must not vanish
+            self._lines.append(info)
 
     def _code_line(self, line: str, done: list[Block]) -> None:
         assert self._fence is not None
@@ -264,7 +261,7 @@ class Splitter:
             kind: Literal["code", "inline", "markdown"] = "code" if self._kind == "code" else "markdown"
             if self._inline:
                 kind = "inline"
-            lines = _widened(self._lines) if self._kind == "table" else self._lines
+            lines = widened(self._lines) if self._kind == "table" else self._lines
             self._emit(Block(kind, "\n".join(lines), marker=self._marker), done)
         self._kind, self._lines, self._typed, self._size = "", [], [], 0
         self._marker, self._inline, self._again = "", False, False
@@ -283,21 +280,3 @@ def _dedent(line: str, columns: int) -> str:
     """`line` without up to `columns` columns of indentation."""
     text = line.lstrip(" \t")
     return " " * max(0, _column(line) - columns) + text
-
-
-def _cells(row: str) -> int:
-    """Cells of a table row."""
-    return len(_PIPE.split(row.strip(" \t").removeprefix("|").removesuffix("|")))
-
-
-def _widened(rows: list[str]) -> list[str]:
-    """A table whose head has a cell for every cell of the longest row; without one they would vanish."""
-    head, delimiters, *others = rows
-    missing = max(map(_cells, rows)) - _cells(head)
-    if missing <= 0:
-        return rows
-    return [
-        head.removesuffix("|") + "|  " * missing + "|",
-        delimiters.removesuffix("|") + "|--" * missing + "|",
-        *others,
-    ]

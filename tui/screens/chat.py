@@ -7,14 +7,11 @@ import inspect
 from textual import events, on
 
 from core.errors import UserError
-from core.options import BY_KEY
-from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line, read_setting
+from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line
 from tui.conversation import Exchange
 from tui.figures import footer
 from tui.outcome import Outcome
-from tui.screens.chat_view import ChatView
-from tui.screens.text_dialog import TextDialog
-from tui.settings import ACTS, LIVE
+from tui.screens.chat_settings import ChatSettings
 from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
 from tui.widgets.plain import plain
 from tui.widgets.prompt import Prompt
@@ -24,7 +21,7 @@ from tui.widgets.transcript import Transcript
 _TWICE_S = 1.0
 
 
-class ChatScreen(ChatView):
+class ChatScreen(ChatSettings):
     """The chat. Its keys come before those of the focused widget: the editor binds F6, F7 and ctrl+c."""
 
     BINDINGS = bindings("chat", priority=True)
@@ -41,15 +38,14 @@ class ChatScreen(ChatView):
         await self.perform(BY_ID[id])
 
     async def perform(self, action: Action, argument: str = "") -> None:
-        """Do `action`, or say what it lacks. Only methods that take a string get the argument."""
+        """Do `action`, or say what it lacks."""
         missing = action.enabled
         if missing is not None and not self.has(missing):
             self.flash(str(missing), "warning")
             return
         target = self.app if action.scope == "app" else self
         method = getattr(target, f"action_{action.id}")
-        takes_argument = " " in action.slash
-        result = method(argument) if takes_argument else method()
+        result = method(argument) if action.takes_argument else method()
         if inspect.isawaitable(result):
             await result
 
@@ -66,8 +62,8 @@ class ChatScreen(ChatView):
 
     @on(Prompt.Sent)
     async def _sent(self, message: Prompt.Sent) -> None:
-        text = message.text.strip()
-        if not text:
+        text = message.text.strip("\n")
+        if not text.strip():
             return
         try:
             meaning = read_line(text)
@@ -127,6 +123,8 @@ class ChatScreen(ChatView):
     def action_stop(self) -> bool:
         """Stop the reply; False where nothing runs."""
         stopped = self.session.stop()
+        if stopped:
+            self.status.end_flash()
         self._show_now()
         return stopped
 
@@ -157,6 +155,13 @@ class ChatScreen(ChatView):
         self._show_now()
         self.flash("new chat")
 
+    def action_reset(self) -> None:
+        """Defaults everywhere, and a new chat."""
+        self.session.settings.reset_all()
+        self._configured()
+        self.action_new_chat()
+        self.flash("all settings are at their defaults; new chat")
+
     def action_regenerate(self) -> None:
         """The last message once more."""
         exchange = self._last_exchange()
@@ -168,6 +173,8 @@ class ChatScreen(ChatView):
         exchange = self._last_exchange()
         if exchange is not None:
             self._editing = exchange
+            if self.prompt.text.strip():
+                self.prompt.remember(self.prompt.text)
             self.prompt.replace_text(exchange.user)
             self.prompt.focus()
             self.flash("Enter replaces the last message and its reply, Esc leaves them")
@@ -191,6 +198,14 @@ class ChatScreen(ChatView):
         if exchange is not None:
             self.app.copy_to_clipboard(exchange.reply)
             self.flash(f"copied the last reply, {len(exchange.reply)} characters")
+
+    def action_debug(self) -> None:
+        """More or fewer figures under replies to come; those of the last one at once."""
+        self._debug = not self._debug
+        exchange = self.session.conversation.last
+        if self._debug and exchange is not None and exchange.done is not None:
+            self.note(footer(exchange, exchange.done, debug=True))
+        self.flash(f"figures under replies: {'all' if self._debug else 'short'}")
 
     # --- scrolling ------------------------------------------------------------------------------
 
@@ -223,94 +238,3 @@ class ChatScreen(ChatView):
             self.prompt.replace_text(edit_in_editor(self.app, self.prompt.text))
         except TerminalUnavailable as error:
             self.flash(str(error), "error")
-
-    # --- settings -------------------------------------------------------------------------------
-
-    def action_settings(self) -> None:
-        """To the settings, or back."""
-        if isinstance(self.focused, SettingRow):
-            self._leave_settings()
-        else:
-            self.sidebar.add_class("-open")
-            self.sidebar.enter()
-
-    def _leave_settings(self) -> None:
-        self.sidebar.remove_class("-open")
-        self.prompt.focus()
-
-    @on(SettingRow.Stepped)
-    def _stepped(self, message: SettingRow.Stepped) -> None:
-        self.session.settings.step(message.row.param, message.steps)
-        self._configured()
-
-    @on(SettingRow.Cleared)
-    def _cleared(self, message: SettingRow.Cleared) -> None:
-        self.session.settings.reset(message.row.param)
-        self._configured()
-
-    @on(SettingRow.Entered)
-    def _entered(self, message: SettingRow.Entered) -> None:
-        try:
-            self._assign(Assign(message.row.param, message.text))
-        except UserError as error:
-            self.flash(str(error), "error")
-
-    @on(SettingRow.Opened)
-    def _opened(self) -> None:
-        self.action_system("")
-
-    def _assign(self, assign: Assign) -> None:
-        """Set a value and say so, or show the present one."""
-        settings, param = self.session.settings, assign.param
-        if not assign.value:
-            self.flash(f"{param.label} is {settings.shown(param)}")
-            return
-        settings.enter(param, assign.value)
-        self._configured()
-        effect = settings.inert_reason(param) or ACTS[param.acts]
-        self.flash(f"{param.label} is now {settings.shown(param)}; {effect}")
-
-    def _configured(self) -> None:
-        self.session.configure()
-        self.sidebar.sync()
-        self._status.request()
-
-    def action_set(self, argument: str) -> None:
-        """`/set KEY VALUE`; alone it lists all."""
-        if argument:
-            self._assign(read_setting(argument))
-            return
-        settings = self.session.settings
-        lines = (f"{param.key} {settings.shown(param)}" for param in LIVE)
-        self.note("\n".join(lines))
-
-    def action_system(self, argument: str) -> None:
-        """The system prompt: set, or opened for editing."""
-        param = BY_KEY["system"]
-        if argument:
-            self._assign(Assign(param, argument))
-            return
-
-        def done(text: str | None) -> None:
-            if text is not None:
-                self.session.settings.enter(param, text)
-                self._configured()
-
-        value = self.session.settings.values["system"]
-        title = "System prompt"
-        self.app.push_screen(TextDialog(title, param.help, "" if value is None else str(value)), done)
-
-    def action_reset(self) -> None:
-        """Defaults everywhere, and a new chat."""
-        self.session.settings.reset_all()
-        self._configured()
-        self.action_new_chat()
-        self.flash("all settings are at their defaults; new chat")
-
-    def action_debug(self) -> None:
-        """More or fewer figures under replies to come; those of the last one at once."""
-        self._debug = not self._debug
-        exchange = self.session.conversation.last
-        if self._debug and exchange is not None and exchange.done is not None:
-            self.note(footer(exchange, exchange.done, debug=True))
-        self.flash(f"figures under replies: {'all' if self._debug else 'short'}")

@@ -45,10 +45,10 @@ class ChatView(SafeClicks):
         self._failure = ""
         self._presented = 0  # the newest run in the transcript
         self._snapshot: Snapshot | None = None
-        self._status = Throttle(self, _STATUS_S, self._paint_status)
-        self._header = Throttle(self, _HEADER_S, self._paint_header)
-        self._meters = Throttle(self, _GAUGES_S, self._paint_meters)
-        self._speed = Throttle(self, _GAUGES_S, self._paint_speed)
+        self._status_soon = Throttle(self, _STATUS_S, self._paint_status)
+        self._header_soon = Throttle(self, _HEADER_S, self._paint_header)
+        self._meters_soon = Throttle(self, _GAUGES_S, self._paint_meters)
+        self._speed_soon = Throttle(self, _GAUGES_S, self._paint_speed)
 
     def compose(self) -> ComposeResult:
         """Header, gauges, settings and transcript, status, prompt, keys."""
@@ -102,9 +102,14 @@ class ChatView(SafeClicks):
         """Say something in the transcript."""
         self.transcript.add_note(plain(text).plain, level)
 
+    @property
+    def status(self) -> StatusLine:
+        """What is going on."""
+        return self.query_one("#status", StatusLine)
+
     def flash(self, text: str, level: Level = "info") -> None:
         """Say something in the status line for a few seconds."""
-        self.query_one("#status", StatusLine).flash(text, level)
+        self.status.flash(text, level)
 
     @staticmethod
     def _label(name: str) -> str:
@@ -116,7 +121,7 @@ class ChatView(SafeClicks):
     @on(messages.LoadProgressed)
     def _load_progressed(self, message: messages.LoadProgressed) -> None:
         self.session.load_progressed(message.event)
-        self._status.request()
+        self._status_soon.request()
 
     @on(messages.ModelReady)
     def _model_ready(self, message: messages.ModelReady) -> None:
@@ -131,8 +136,8 @@ class ChatView(SafeClicks):
     @on(messages.PrefillProgressed)
     def _prefill_progressed(self, message: messages.PrefillProgressed) -> None:
         if self.session.prefilled(message.event):
-            self._status.request()
-            self._header.request()
+            self._status_soon.request()
+            self._header_soon.request()
 
     @on(messages.TextArrived)
     def _text_arrived(self, message: messages.TextArrived) -> None:
@@ -142,9 +147,9 @@ class ChatView(SafeClicks):
         self.transcript.append(exchange.reply_key, message.event.text)
         if not self.transcript.following:
             self.add_class("-new-text")
-        self._status.request()
-        self._header.request()
-        self._speed.request()
+        self._status_soon.request()
+        self._header_soon.request()
+        self._speed_soon.request()
 
     @on(messages.RunFinished)
     def _run_finished(self, message: messages.RunFinished) -> None:
@@ -164,7 +169,7 @@ class ChatView(SafeClicks):
     @on(messages.MetersRead)
     def _meters_read(self, message: messages.MetersRead) -> None:
         self._snapshot = message.event
-        self._meters.request()
+        self._meters_soon.request()
 
     @on(messages.Noticed)
     def _noticed(self, message: messages.Noticed) -> None:
@@ -184,6 +189,7 @@ class ChatView(SafeClicks):
     def send(self, text: str) -> None:
         """Send a message. It is shown when its turn comes; until then it is counted as queued."""
         self.session.send(text)
+        self.status.end_flash()
         self._present_running()
         self._show_now()
 
@@ -216,7 +222,7 @@ class ChatView(SafeClicks):
     def _paint_status(self) -> None:
         session = self.session
         busy = session.busy or session.model is None
-        self.query_one("#status", StatusLine).state(session.state(), busy=busy)
+        self.status.state(session.state(), busy=busy)
         in_settings = isinstance(self.focused, SettingRow)
         self.query_one("#keys", KeyBar).show(busy=session.busy, in_settings=in_settings)
 

@@ -18,6 +18,8 @@ from tui.widgets.bars import shares
 from tui.widgets.history_graph import HistoryGraph, nice_ceiling
 from tui.widgets.plain import PlainStatic
 
+_ROOMY = 19  # cells from which the speed panel spells words out
+
 _KINDS = {f"gauge--{name}" for name in ("ours", "others", "cache", "free")}
 
 
@@ -137,9 +139,10 @@ class SpeedPanel(Vertical):
         figure = f" {rate(speed)}" if speed else ""
         self.border_title = Content(f"tok/s{figure}")
         self.border_subtitle = Content(f"0 to {graph.top:g}" if self._fastest else "")
-        text = "" if surprise is None else f"surprise {surprise:.1f} bits"
-        if surprise is not None and tau is not None:
-            text = f"surprise {surprise:.1f} τ {tau:.1f}"
+        text = ""
+        if surprise is not None:
+            name = "surprise" if self.content_size.width >= _ROOMY else "surpr."
+            text = f"{name} {surprise:.1f} " + ("bits" if tau is None else f"τ {tau:.1f}")
         self.query_one("#surprise", PlainStatic).show(text)
         bits = self.query_one("#surprise-graph", HistoryGraph)
         bits.top = 2 * tau if tau else 1.0  # tau is at half height

@@ -32,13 +32,16 @@ class StatusLine(PlainStatic):
         """Show `text` for a few seconds."""
         if self._flashing is not None:
             self._flashing.stop()
-        self._flashing = self.set_timer(_FLASH_S, self._restore)
+        self._flashing = self.set_timer(_FLASH_S, self.end_flash)
         self.set_class(level == "info", "-info")
         self.set_class(level == "warning", "-warning")
         self.set_class(level == "error", "-error")
         self.show(f"  {text}")
 
-    def _restore(self) -> None:
+    def end_flash(self) -> None:
+        """Show the state again: the user did something that changes it."""
+        if self._flashing is not None:
+            self._flashing.stop()
         self._flashing = None
         self.remove_class("-info", "-warning", "-error")
         self.set_class(self._state.startswith("●"), "-busy")

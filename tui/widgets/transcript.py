@@ -86,11 +86,9 @@ class Transcript(ScrollView, can_focus=True):
     ) -> None:
         """Adds a message. With `streaming`, `append` and `finish` follow. KeyError if `key` is taken."""
         user = role == "user"
-        label = f"{'you' if user else self.assistant_label} ▸ "
-        style = "user-label" if user else "assistant-label"
-        section = self._document.add(
-            key, PlainSplitter() if user else Splitter(), ((printable(label), style),)
-        )
+        name = "you" if user else " ".join(printable(self.assistant_label).split())
+        label = ((f"{name} ▸ ", f"{role}-label"),)
+        section = self._document.add(key, PlainSplitter() if user else Splitter(), label)
         section.append(text)
         if not streaming:
             section.end()

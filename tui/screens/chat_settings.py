@@ -1,0 +1,91 @@
+"""The chat screen's settings: what the sidebar, `/set` and its kin do."""
+
+from __future__ import annotations
+
+from textual import on
+
+from core.errors import UserError
+from core.options import BY_KEY
+from tui.commands import Assign, read_setting
+from tui.screens.chat_view import ChatView
+from tui.screens.text_dialog import TextDialog
+from tui.settings import ACTS, LIVE
+from tui.widgets.setting_row import SettingRow
+
+
+class ChatSettings(ChatView):
+    """Changes settings and tells the engine at once."""
+
+    def action_settings(self) -> None:
+        """To the settings, or back."""
+        if isinstance(self.focused, SettingRow):
+            self._leave_settings()
+        else:
+            self.sidebar.add_class("-open")
+            self.sidebar.enter()
+
+    def _leave_settings(self) -> None:
+        self.sidebar.remove_class("-open")
+        self.prompt.focus()
+
+    @on(SettingRow.Stepped)
+    def _stepped(self, message: SettingRow.Stepped) -> None:
+        self.session.settings.step(message.row.param, message.steps)
+        self._configured()
+
+    @on(SettingRow.Cleared)
+    def _cleared(self, message: SettingRow.Cleared) -> None:
+        self.session.settings.reset(message.row.param)
+        self._configured()
+
+    @on(SettingRow.Entered)
+    def _entered(self, message: SettingRow.Entered) -> None:
+        try:
+            self._assign(Assign(message.row.param, message.text))
+        except UserError as error:
+            self.flash(str(error), "error")
+
+    @on(SettingRow.Opened)
+    def _opened(self) -> None:
+        self.action_system("")
+
+    def _assign(self, assign: Assign) -> None:
+        """Set a value and say so, or show the present one."""
+        settings, param = self.session.settings, assign.param
+        if not assign.value:
+            self.flash(f"{param.label} is {settings.shown(param)}")
+            return
+        settings.enter(param, assign.value)
+        self._configured()
+        effect = settings.inert_reason(param) or ACTS[param.acts]
+        self.flash(f"{param.label} is now {settings.shown(param)}; {effect}")
+
+    def _configured(self) -> None:
+        self.session.configure()
+        self.sidebar.sync()
+        self._status_soon.request()
+
+    def action_set(self, argument: str) -> None:
+        """`/set KEY VALUE`; alone it lists all."""
+        if argument:
+            self._assign(read_setting(argument))
+            return
+        settings = self.session.settings
+        lines = (f"{param.key} {settings.shown(param)}" for param in LIVE)
+        self.note("\n".join(lines))
+
+    def action_system(self, argument: str) -> None:
+        """The system prompt: set, or opened for editing."""
+        param = BY_KEY["system"]
+        if argument:
+            self._assign(Assign(param, argument))
+            return
+
+        def done(text: str | None) -> None:
+            if text is not None:
+                self.session.settings.enter(param, text)
+                self._configured()
+
+        value = self.session.settings.values["system"]
+        title = "System prompt"
+        self.app.push_screen(TextDialog(title, param.help, "" if value is None else str(value)), done)
