@@ -5,6 +5,8 @@ import time
 
 import pytest
 from textual.geometry import Offset
+from textual.message import Message
+from textual.message_pump import MessagePump
 
 from core.engine.events import (
     Configure,
@@ -150,6 +152,14 @@ async def test_an_engine_that_still_talks_after_the_end_is_ignored(open_chat: Op
         bridge = Bridge(driver.chat)
     bridge(Notice("too late"))
     await asyncio.to_thread(bridge, Notice("much too late"))
+
+
+def test_a_loop_that_closes_under_a_message_is_no_error() -> None:
+    class Closing(MessagePump):
+        def post_message(self, message: Message) -> bool:
+            raise RuntimeError("Event loop is closed")
+
+    Bridge(Closing())(Notice("in between"))
 
 
 async def test_a_fatal_failure_ends_with_its_line(open_chat: Open) -> None:

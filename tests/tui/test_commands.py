@@ -189,6 +189,18 @@ async def test_help_shows_keys_commands_and_settings(open_chat: Open) -> None:
         assert driver.app.screen is driver.chat
 
 
+async def test_a_click_on_the_key_bar_does_what_the_key_does(open_chat: Open) -> None:
+    async with open_chat() as driver:
+        bar = driver.screen_text.splitlines()[-1]
+        await driver.pilot.click("#keys", offset=(bar.index("settings"), 0))
+        assert isinstance(driver.chat.focused, SettingRow)
+        bar = driver.screen_text.splitlines()[-1]
+        await driver.pilot.click("#keys", offset=(bar.index("back"), 0))
+        assert driver.chat.focused is driver.chat.prompt
+        await driver.pilot.click("#keys", offset=(110, 0))  # where nothing is
+        assert driver.app.screen is driver.chat
+
+
 async def test_keys_win_over_the_editors_own(open_chat: Open) -> None:
     async with open_chat(FakeBackend(["reply"])) as driver:
         await driver.say("first")

@@ -74,6 +74,7 @@ async def test_what_gives_way_when_it_gets_narrow(open_chat: Open) -> None:
         await driver.settle()
         assert "SETTINGS" not in driver.screen_text
         assert driver.chat.focused is driver.chat.prompt
+        assert "ctrl+t settings" in driver.screen_text
         await driver.pilot.resize_terminal(59, 15)
         await driver.settle()
-        assert "ctrl+p commands" not in driver.screen_text
+        assert "ctrl+t settings" not in driver.screen_text

@@ -1,0 +1,59 @@
+"""The README's picture, from a real run of the demo model: `make screenshots`."""
+
+from __future__ import annotations
+
+import tui.compat  # noqa: F401  before Textual, as in the app
+
+# isort: split
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from textual.pilot import Pilot
+
+from core import demo
+from core.engine.worker import LocalBackend
+from core.options import LoadOptions, default_values
+from tui.app import LlamaApp
+from tui.chat_session import ChatSession
+from tui.settings import Settings
+
+PICTURES = Path(__file__).parent / "pictures"
+SIZE = (120, 40)
+MESSAGES = (
+    "What is the capital of France?",
+    "Give me three good reasons to visit it, as a numbered list.",
+    "Write a short Python function that returns the first n squares, then say how it works.",
+)
+
+
+async def main() -> None:
+    """Talk to the demo model and draw the screen while it answers the last message."""
+    path = demo.locate() or demo.fetch(lambda done, total: None)
+    backend = LocalBackend(meters=True)
+    values = default_values() | {"mirostat": 2, "mirostat_tau": 2.0, "seed": 7, "max_tokens": 220}
+    changed = frozenset({"mirostat", "mirostat_tau", "seed", "max_tokens"})
+    session = ChatSession(backend, LoadOptions(str(path)), Settings(values, changed))
+    app = LlamaApp(session, "SmolLM2-135M-Instruct")
+    async with app.run_test(size=SIZE) as pilot:
+        await until(pilot, lambda: session.model is not None)
+        for message in MESSAGES:
+            await pilot.press(*(("space" if key == " " else key) for key in message), "enter")
+            if message is not MESSAGES[-1]:
+                await until(pilot, lambda: not session.busy)
+        await until(pilot, lambda: (running := session.conversation.running) is None or running.tokens > 90)
+        PICTURES.mkdir(exist_ok=True)
+        app.save_screenshot("chat.svg", str(PICTURES))
+    backend.close(5)
+
+
+async def until(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:
+    """Let the app run until `condition` holds, for at most two minutes."""
+    async with asyncio.timeout(120):
+        while not condition():
+            await pilot.pause(0.1)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
