@@ -88,7 +88,9 @@ class Param:
             return self.none or "default"
         if self.off is not None and value == self.off:
             return "off"
-        return f"{value:.2f}" if self.kind == "float" else str(value)
+        if isinstance(value, float):
+            return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
+        return str(value)
 
 
 _MIROSTAT_IGNORES = ("mirostat", (1, 2), "ignored by Mirostat")

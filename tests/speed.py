@@ -17,7 +17,7 @@ from tests.terminal import LLAMA_TUI, Terminal
 
 PROMPTS = {
     "prose": "Write a long story about a lighthouse keeper and the sea.",
-    "list": "List fifty animals as a numbered list, each with one short sentence.",
+    "list": "List 60 things to pack for a long journey as bullet points, each with a reason.",
     "code": "Write a long Python program with many functions that plays tic-tac-toe. Only code.",
 }
 OPTIONS = ("--demo", "--temperature", "0", "--repeat-penalty", "1.1", "--max-tokens", "300", "--seed", "1")
@@ -46,7 +46,8 @@ def chat(prompt: str, stats: Path) -> None:
 def main() -> None:
     """Measure and print a table."""
     with tempfile.TemporaryDirectory() as folder:
-        for kind, prompt in PROMPTS.items():
+        for kind in sys.argv[1:] or PROMPTS:
+            prompt = PROMPTS[kind]
             rows = []
             for pair in range(PAIRS):
                 replies = []

@@ -13,6 +13,7 @@ from core.sampling.sampler import Choice, Sampler
 
 _UNIT_SECONDS = 0.2  # a stop is noticed between two units, so none may take long
 _MAX_ROWS = 512
+_MAX_ROWS_CPU = 256  # the progress of a prefill is told after each call
 
 
 class Cancelled(Exception):
@@ -23,14 +24,14 @@ def rows_per_call(config: ModelConfig, dtype: torch.dtype, device: torch.device)
     """How many rows one call may have so that its largest unit stays within a fifth of a second.
 
     From arithmetic rates a slow machine reaches, not from a measurement: the chunks decide how sums
-    are rounded, and the same run should give the same tokens. A power of two from 8 to 512.
+    are rounded, and the same run should give the same tokens. A power of two, at least 8.
     """
     if device.type != "cpu":
         return _MAX_ROWS
     flops = 40e9 if dtype == torch.float32 else 20e9  # a second; two cores without 16-bit instructions
     attention = 2 * config.dim * config.head_dim * (config.n_heads + config.n_kv_heads)
     per_row = 2 * max(3 * config.dim * config.hidden_dim, attention)
-    rows = max(8, min(_MAX_ROWS, int(flops * _UNIT_SECONDS / per_row)))
+    rows = max(8, min(_MAX_ROWS_CPU, int(flops * _UNIT_SECONDS / per_row)))
     return 1 << (rows.bit_length() - 1)
 
 

@@ -108,7 +108,7 @@ def test_rows_keep_a_unit_short() -> None:
     rows = rows_per_call(llama_7b, torch.float16, CPU)
     assert rows == 8
     assert rows * 2 * 3 * 4096 * 11008 / 20e9 <= 0.2
-    assert rows_per_call(SIZES, torch.float16, CPU) == 512
+    assert rows_per_call(SIZES, torch.float16, CPU) == 256
     assert rows_per_call(llama_7b, torch.float16, torch.device("cuda")) == 512
 
 

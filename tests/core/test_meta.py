@@ -12,9 +12,12 @@ import torch
 
 from core.checkpoint import find, open_checkpoint
 from core.checkpoint.meta import MetaCheckpoint, join_axis
+from core.engine.generate import generate
 from core.engine.load import choose_context, choose_dtype, load
 from core.errors import UserError
-from core.options import LoadOptions
+from core.options import LoadOptions, Sampling
+from core.sampling.sampler import Sampler
+from core.text.dialogue import raw_prompt
 
 Weights = dict[str, torch.Tensor]
 
@@ -64,6 +67,24 @@ def test_shards_merge_to_the_whole(
     wanted = {name: tensor for name, tensor in weights.items() if name != "rope.freqs"}
     assert got.keys() == wanted.keys()
     assert all(torch.equal(got[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize("count", [2, 4, 8])
+def test_shards_give_the_golden_tokens(stories: Path, weights: Weights, tmp_path: Path, count: int) -> None:
+    folder = write(tmp_path / "m", split(weights, count), stories)
+    options = LoadOptions(str(folder), dtype="float32", device="cpu", raw=True)
+    engine = load(options, lambda event: None, lambda: False)
+    tokens = generate(
+        engine.model,
+        engine.cache,
+        raw_prompt(engine.tokenizer, ""),
+        Sampler(lambda: Sampling(temperature=0), 0),
+        rows=engine.rows,
+        cancelled=lambda: False,
+        on_prefill=lambda done: None,
+    )
+    golden = json.loads((stories / "golden_tokens.json").read_text())["greedy"]
+    assert [choice.token for choice, _ in zip(tokens, golden, strict=False)] == golden
 
 
 def test_a_tied_checkpoint_has_no_head_of_its_own(stories: Path, weights: Weights, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import pytest
 
 from core.errors import UserError
-from core.options import BY_KEY, PARAMS, Sampling, default_values, inert_reason
+from core.options import BY_KEY, PARAMS, Sampling, Value, default_values, inert_reason
 
 
 def test_defaults_are_the_contracts() -> None:
@@ -70,3 +70,15 @@ def test_what_is_ignored_and_why() -> None:
     ignored = {param.key for param in PARAMS if inert_reason(param, values) == "ignored by Mirostat"}
     assert ignored == {"temperature", "top_p", "top_k", "min_p", "repeat_penalty"}
     assert inert_reason(BY_KEY["mirostat_tau"], values) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "shown"),
+    [
+        ("temperature", 0.6, "0.60"), ("mirostat_eta", 0.001, "0.001"), ("top_p", 1.0, "off"),
+        ("top_k", 0, "off"),
+        ("seed", None, "random"), ("seed", 0, "0"), ("context", None, "auto"), ("max_tokens", 512, "512"),
+    ],
+)  # fmt: skip
+def test_how_values_are_shown(key: str, value: Value, shown: str) -> None:
+    assert BY_KEY[key].format(value) == shown

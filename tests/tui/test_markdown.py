@@ -126,6 +126,10 @@ class TestSplitter:
         # Four spaces make code, which keeps its indentation; otherwise a line is a line.
         assert shown == [line.strip() for line in text.split("\n") if line.strip()]
 
+    def test_code_without_a_fence_keeps_its_indentation(self) -> None:
+        text = "def f(n):\n  if n:\n        return n\n  return 0"
+        assert [line.text for line in lines_of(blocks_of(text))] == text.split("\n")
+
     def test_a_long_list_is_committed_item_by_item(self) -> None:
         splitter = Splitter()
         for number in range(500):

@@ -41,12 +41,24 @@ def _escape(state: StateInline, silent: bool) -> bool:
     return True
 
 
+def _newline(state: StateInline, silent: bool) -> bool:
+    """Ends a line and keeps the blanks that begin the next: code without a fence stays readable."""
+    if state.src[state.pos] != "\n":
+        return False
+    if not silent:
+        state.pending = state.pending.rstrip(" ")
+        state.push("softbreak", "br", 0)
+    state.pos += 1
+    return True
+
+
 @cache
 def _parser() -> MarkdownIt:
     # Bare addresses are left alone: finding them costs more than all other rules together.
     parser = _Parser("gfm-like", {"html": False, "linkify": False})
     parser.disable(["entity", "html_block", "html_inline", "reference", "linkify"])
     parser.inline.ruler.at("escape", _escape)
+    parser.inline.ruler.at("newline", _newline)
     return parser
 
 

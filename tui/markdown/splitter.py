@@ -144,7 +144,7 @@ class Splitter:
         flowing = self._kind in ("paragraph", "quote", "table")
         if not self._lists and column >= 4:
             if flowing:
-                self._lines.append(text)
+                self._flow(line, column)
             else:
                 self._indented(line, 4, done)
         elif self._kind == "paragraph" and self._lists.holds(column) and _UNDERLINE.match(text):
@@ -166,12 +166,16 @@ class Splitter:
         elif self._kind == "paragraph" and starts_table(self._lines[-1], text):
             self._open_table(text, done)
         elif flowing:
-            self._lines.append(text)
+            self._flow(line, column)
         elif self._lists.holds(column) and column >= self._lists.content + 4:
             self._indented(line, self._lists.content + 4, done)
         else:
             self._start("paragraph", column, done)
             self._lines.append(text)
+
+    def _flow(self, line: str, column: int) -> None:
+        """Continues a paragraph, whose lines keep their indentation, or a quote or table, whose do not."""
+        self._lines.append(_dedent(line, self._lists.content if self._kind == "paragraph" else column))
 
     def _starts_item(self, item: re.Match[str], text: str) -> bool:
         """An ordered item does not interrupt a paragraph: "in the year\\n1986. A good one" is no list."""
