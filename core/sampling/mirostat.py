@@ -17,8 +17,13 @@ _ZIPF_RATIOS = 100  # the paper's m: how many of the likeliest tokens the expone
 
 
 def clamp_mu(mu: float, vocab_size: int) -> float:
-    """Hold mu where it can act. A target out of reach would otherwise wind it up without bound."""
-    return min(max(mu, MU_MIN), math.log2(vocab_size))
+    """Hold mu where it can act, up to twice log2 of the vocabulary.
+
+    A target out of reach would otherwise wind it up without bound, and hundreds of tokens would pass
+    before it came back. Half as much is too tight: there version 1 still cuts wherever the exponent
+    is above one, version 2 still cuts a tail of some percent, and a mean within reach is missed.
+    """
+    return min(max(mu, MU_MIN), 2 * math.log2(vocab_size))
 
 
 def update_mu(mu: float, surprise: float, tau: float, eta: float, vocab_size: int) -> float:

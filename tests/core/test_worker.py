@@ -194,7 +194,7 @@ def test_mu_is_stored_with_the_reply_and_goes_on_from_it(start: Callable[..., En
         reply = engine.reply("and")
         steps = mu
         for bits in reply.surprise:
-            steps = min(max(steps - 0.2 * (bits - 1.0), 0.1), 9.0)
+            steps = min(max(steps - 0.2 * (bits - 1.0), 0.1), 18.0)
         assert reply.mu == pytest.approx(steps, abs=1e-4)
     engine.send(Configure(GREEDY))
     assert engine.reply("x").mu == reply.mu  # carried through replies that did not use it
