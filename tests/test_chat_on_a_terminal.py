@@ -40,7 +40,7 @@ def test_type_stream_stop_change_a_setting_quit(
 ) -> None:
     stats = tmp_path / "stats.jsonl"
     terminal = launch(
-        stories, "--stats", stats, "--temperature", "1", "--max-tokens", "3000", columns=columns, rows=rows
+        stories, "--stats", stats, "--temperature", "0", "--max-tokens", "3000", columns=columns, rows=rows
     )
     terminal.wait_for("starting")
     terminal.send("Once upon a time\r")  # typed while the model loads
@@ -58,7 +58,7 @@ def test_type_stream_stop_change_a_setting_quit(
     terminal.wait_for("SETTINGS")
     for _ in range(4):
         terminal.send(RIGHT)
-    terminal.wait_for("1.20")
+    terminal.wait_for("0.20")
     terminal.send(DOWN)
     terminal.wait_for("smallest set")  # the help of top-p
     terminal.send("0")
@@ -83,7 +83,7 @@ def test_type_stream_stop_change_a_setting_quit(
 def test_quitting_in_the_middle_of_a_reply_takes_less_than_three_seconds(
     launch: Launch, stories: Path
 ) -> None:
-    terminal = launch(stories, "--max-tokens", "3000", "--temperature", "1")
+    terminal = launch(stories, "--max-tokens", "3000", "--temperature", "0")
     terminal.wait_for("starting")
     terminal.send("Once\r")
     terminal.wait_for("replying")

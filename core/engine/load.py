@@ -51,11 +51,17 @@ def load(options: LoadOptions, progress: Callable[[Loading], None], cancelled: C
     context = choose_context(options.context, config)
     dtype = choose_dtype(options.dtype, checkpoint.stored_dtype, device)
 
-    model = _read(checkpoint, dtype, device, progress, cancelled, peak)
-    model.prepare(context, device)
     # The fused attention of the CPU is several times slower in float16 than in float32.
     cache_dtype = torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
-    cache = KVCache(config, context, cache_dtype, device)
+    try:
+        model = _read(checkpoint, dtype, device, progress, cancelled, peak)
+        model.prepare(context, device)
+        cache = KVCache(config, context, cache_dtype, device)
+    except torch.OutOfMemoryError:
+        raise UserError(
+            f"{checkpoint.name} with a context of {context} does not fit in the memory of {device}; "
+            "give a smaller --context, or --device cpu"
+        ) from None
     parameters = list(model.parameters())
     info = ModelInfo(
         name=checkpoint.name,

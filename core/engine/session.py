@@ -178,7 +178,7 @@ class _Recording:
             prefill_tok_s=prefill,
             decode_tok_s=decode,
             streamed_bytes_per_token=0 if cuda else None,  # all weights are on the device, or there is no bus
-            peak_vram_bytes=torch.cuda.max_memory_reserved() if cuda else None,
+            peak_vram_bytes=torch.cuda.max_memory_reserved(self._engine.info.device) if cuda else None,
             peak_rss_bytes=self._engine.peak.rss,
             peak_anon_bytes=self._engine.peak.anon,
         )

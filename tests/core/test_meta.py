@@ -248,6 +248,15 @@ def test_a_tokenizer_of_another_size_is_refused(stories: Path, shared_data: Path
         load(options, lambda event: None, lambda: False)
 
 
+def test_a_device_that_is_too_small_is_said(stories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB.")
+
+    monkeypatch.setattr("core.engine.load.KVCache", full)
+    with pytest.raises(UserError, match="stories260K with a context of 64 does not fit in the memory of cpu"):
+        load(LoadOptions(str(stories), device="cpu", context=64), lambda event: None, lambda: False)
+
+
 def test_a_file_from_before_zip_is_read(stories: Path, weights: Weights, tmp_path: Path) -> None:
     folder = write(tmp_path / "m", [weights], stories)
     torch.save(weights, folder / "consolidated.00.pth", _use_new_zipfile_serialization=False)

@@ -76,20 +76,15 @@ def test_stdin_is_a_prompt_and_a_script_a_conversation(run: Run, stories: Path, 
     script = tmp_path / "script.txt"
     script.write_text("Hello\n\nAnd then?\nThe end")
     stats = tmp_path / "stats.jsonl"
-    code, out, _ = run(
-        stories, "--script", script, "--json", "--chat-format", "llama2", "--max-tokens", 5, "--stats", stats
-    )
+    greedy = ("--json", "--chat-format", "llama2", "--max-tokens", 5, "--temperature", 0)
+    code, out, _ = run(stories, "--script", script, *greedy, "--stats", stats)
     replies = [json.loads(line) for line in out.splitlines()]
     assert code == 0
     assert len(replies) == 3  # a blank line says nothing
     assert replies[0]["cached_tokens"] == 0
     assert replies[2]["cached_tokens"] == replies[1]["prompt_tokens"] + 4
     assert [json.loads(line) for line in stats.read_text().splitlines()] == replies
-    code, out, _ = run(
-        stories, "--script", "-", "--json", "--chat-format", "llama2", "--max-tokens", 5,
-        "--seed", replies[0]["seed"],
-        stdin=Input("Hello\n"),
-    )  # fmt: skip
+    code, out, _ = run(stories, "--script", "-", *greedy, stdin=Input("Hello\n"))
     assert json.loads(out)["tokens"] == replies[0]["tokens"]
 
 
@@ -209,7 +204,7 @@ def program() -> list[str]:
 
 
 def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stories: Path) -> None:
-    argv = [*program, str(stories), "--prompt", "Once", "--max-tokens", "100000"]
+    argv = [*program, str(stories), "--prompt", "Once", "--temperature", "0", "--max-tokens", "9999"]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     ) as process:
@@ -228,7 +223,7 @@ def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stori
 
 
 def test_a_reader_that_leaves_is_no_traceback(program: list[str], stories: Path) -> None:
-    argv = [*program, str(stories), "--prompt", "Once", "--max-tokens", "3000"]
+    argv = [*program, str(stories), "--prompt", "Once", "--temperature", "0", "--max-tokens", "3000"]
     with subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
     ) as process:

@@ -376,7 +376,12 @@ class TestTables:
 
 
 class TestWrap:
-    @given(st.text(alphabet="ab  漢é👩\u200d🚀e\u0301-。", max_size=120), st.integers(1, 30), st.booleans())
+    # Whole characters: what a joiner without anything to join takes on a screen, nobody knows.
+    @given(
+        st.lists(st.sampled_from([*"ab  漢é-。", "👩\u200d🚀", "e\u0301"]), max_size=120).map("".join),
+        st.integers(1, 30),
+        st.booleans(),
+    )
     def test_rows_are_the_text(self, text: str, width: int, words: bool) -> None:
         rows = wrap(text, width, width, words)
         shown = [text[start:end] for start, end in rows]
