@@ -206,7 +206,12 @@ def program() -> list[str]:
 def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stories: Path) -> None:
     argv = [*program, str(stories), "--prompt", "Once", "--temperature", "0", "--max-tokens", "9999"]
     with subprocess.Popen(
-        argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL
+        argv,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        # A shell's background jobs ignore interrupts, and so would what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         assert process.stdout is not None
         first = os.read(process.stdout.fileno(), 10)
