@@ -225,11 +225,16 @@ def test_stop_in_prefill_leaves_the_conversation_as_it_was(start: Callable[..., 
     engine.until(Ready)
     first = engine.ask("Hello")
 
+    stopped = 0.0
+
     def stop(event: Event) -> None:
-        if isinstance(event, Prefill):
+        nonlocal stopped
+        if isinstance(event, Prefill) and not stopped:
+            stopped = time.perf_counter()
             engine.send(Stop(engine.run))
 
     done = engine.ask("word " * 800, stop)
+    assert time.perf_counter() - stopped < 0.5
     assert done.reason is Reason.CANCELLED
     assert done.reply is not None
     assert not done.reply.tokens
