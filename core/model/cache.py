@@ -34,11 +34,6 @@ class KVCache:
         """The type of keys and values, in which attention is computed."""
         return self._keys.dtype
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of both tensors."""
-        return self._keys.nbytes + self._values.nbytes
-
     def append(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Write [K, T, D] behind the valid rows of a layer; views [K, S, D] of all its rows.
 
