@@ -22,6 +22,7 @@ from core.errors import UserError
 from core.model.config import ModelConfig
 from core.text.bpe import ByteLevelBPE
 from core.text.sanitize import sanitize
+from core.text.tokenizer import Tokenizer
 
 _FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
 _QUANTISED = {
@@ -76,7 +77,7 @@ class GGUFCheckpoint:
         system = _SYSTEM.search(template)
         self.default_system = system[1] if system else None
 
-    def tokenizer(self) -> ByteLevelBPE:
+    def tokenizer(self) -> Tokenizer:
         """The vocabulary in the file. Raises UserError for a kind that is not read."""
         header = self._header
         kind = header.text("tokenizer.ggml.model")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers
@@ -20,6 +20,7 @@ class ByteLevelBPE:
     """
 
     strips_leading_space = False
+    blank_after_control = False
 
     def __init__(
         self,
@@ -41,8 +42,8 @@ class ByteLevelBPE:
         self.vocab_size = len(tokens)
         self.bos_id, self.eos_id = bos_id, eos_id
         self._tokens = tokens
-        self._control = {tokens[i]: i for i in control}
-        words = {token: i for i, token in enumerate(tokens) if token not in self._control}
+        self.controls: Mapping[str, int] = {tokens[i]: i for i in control}
+        words = {token: i for i, token in enumerate(tokens) if token not in self.controls}
         if not _BYTE_OF.keys() >= set().union(*words):
             raise ValueError("a token is not spelt in the byte-level alphabet")
         try:
@@ -51,7 +52,7 @@ class ByteLevelBPE:
             raise ValueError(str(error)) from None
         self._library.pre_tokenizer = _CUTS[pre]
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         """The ids of plain text. A byte that the vocabulary lacks is left out, as in the reference."""
         ids: list[int] = self._library.encode(without_surrogates(text), add_special_tokens=False).ids
         return ids
@@ -59,13 +60,9 @@ class ByteLevelBPE:
     def token_bytes(self, token: int) -> bytes:
         """The bytes that a token's letters stand for; b"" for a control token."""
         spelling = self._tokens[token]
-        if spelling in self._control:
+        if spelling in self.controls:
             return b""
         return bytes(_BYTE_OF[letter] for letter in spelling)
-
-    def control_id(self, spelling: str) -> int | None:
-        """The id of the control token spelled so, or None."""
-        return self._control.get(spelling)
 
 
 def _pair(merge: str) -> tuple[str, str]:

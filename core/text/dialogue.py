@@ -75,7 +75,7 @@ def raw_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
         return [tokenizer.bos_id, *ids]
     if ids:
         return ids
-    separator = tokenizer.control_id(_SEPARATOR)
+    separator = tokenizer.controls.get(_SEPARATOR)
     start = tokenizer.eos_id if separator is None else separator
     if start is None:
         raise UserError("the prompt is empty, and this tokenizer has no start token; give some text")
@@ -135,7 +135,7 @@ class ChatML:
     replies_start_text = True
 
     def __init__(self, tokenizer: Tokenizer, default_system: str | None) -> None:
-        start, end = tokenizer.control_id("<|im_start|>"), tokenizer.control_id("<|im_end|>")
+        start, end = tokenizer.controls.get("<|im_start|>"), tokenizer.controls.get("<|im_end|>")
         if start is None or end is None:
             raise UserError(
                 "--chat-format chatml: this tokenizer has no <|im_start|> or <|im_end|>; choose another"
@@ -188,22 +188,15 @@ class Plain:
             if i == 0:
                 ids += raw_prompt(self._tokenizer, f"{system}\n{turn.user}" if system else turn.user)
             else:
-                ids += self._continue(f"\n{turn.user}")
+                ids += self._tokenizer.encode(f"\n{turn.user}", continues=True)
             if turn.reply is not None:
                 ids += _words(turn.reply, self.stop_ids)
-        return ids
-
-    def _continue(self, text: str) -> list[int]:
-        """The ids of a text in the middle of another, without the blank SentencePiece puts before it."""
-        ids = self._tokenizer.encode(text)
-        if self._tokenizer.strips_leading_space and ids and self._tokenizer.token_bytes(ids[0]) == b" ":
-            return ids[1:]
         return ids
 
 
 def _ends(tokenizer: Tokenizer) -> frozenset[int]:
     """The tokens after which a text is over, whatever its format."""
-    candidates = (tokenizer.eos_id, tokenizer.control_id(_SEPARATOR))
+    candidates = (tokenizer.eos_id, tokenizer.controls.get(_SEPARATOR))
     return frozenset(token for token in candidates if token is not None)
 
 

@@ -29,17 +29,15 @@ class Letters:
     ) -> None:
         self.bos_id, self.eos_id = bos_id, eos_id
         self.strips_leading_space = False
-        self.control = control
+        self.blank_after_control = False
+        self.controls = {spelling: i for i, spelling in enumerate(control)}
         self.vocab_size = 256 + len(self.CONTROL)
 
-    def encode(self, text: str) -> list[int]:
+    def encode(self, text: str, *, continues: bool = False) -> list[int]:
         return [byte + len(self.CONTROL) for byte in text.encode()]
 
     def token_bytes(self, token: int) -> bytes:
         return bytes([token - len(self.CONTROL)]) if token >= len(self.CONTROL) else b""
-
-    def control_id(self, spelling: str) -> int | None:
-        return self.control.index(spelling) if spelling in self.control else None
 
 
 def spell(tokenizer: Letters, ids: Sequence[int]) -> str:

@@ -193,7 +193,7 @@ class TestWhatIsRead:
     def test_the_vocabulary(self, write: Write) -> None:
         tokenizer = opened(write()).tokenizer()
         assert [TOKENS[i] for i in tokenizer.encode("abba")] == ["ab", "b", "a"]
-        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.control_id("<|im_start|>")) == (None, 1, 0)
+        assert (tokenizer.bos_id, tokenizer.eos_id, tokenizer.controls.get("<|im_start|>")) == (None, 1, 0)
         with_bos = {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.bos_token_id": 0}
         assert opened(write(with_bos)).tokenizer().bos_id == 0
 

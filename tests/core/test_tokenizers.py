@@ -60,10 +60,10 @@ class TestSentencePiece:
             32000, 1, 2, True,
         )  # fmt: skip
         assert (small.vocab_size, small.bos_id, small.eos_id, small.strips_leading_space) == (512, 1, 2, True)
-        assert llama2.control_id("<s>") == 1
-        assert llama2.control_id("</s>") == 2
-        assert llama2.control_id("hello") is None
-        assert llama2.control_id("<unk>") is None
+        assert llama2.controls.get("<s>") == 1
+        assert llama2.controls.get("</s>") == 2
+        assert llama2.controls.get("hello") is None
+        assert llama2.controls.get("<unk>") is None
 
     @given(SPELLINGS)
     def test_text_never_spells_a_control_token(self, llama2: SentencePieceTokenizer, text: str) -> None:
@@ -138,8 +138,8 @@ class TestByteLevelBPE:
     def test_a_control_token_is_spelt_out(self) -> None:
         tokenizer = small_bpe()
         assert [TOKENS[i] for i in tokenizer.encode("<|im_end|>")] == list("<|im_end|>")
-        assert tokenizer.control_id("<|im_end|>") == 0
-        assert tokenizer.control_id("ab") is None
+        assert tokenizer.controls.get("<|im_end|>") == 0
+        assert tokenizer.controls.get("ab") is None
         assert tokenizer.token_bytes(0) == b""
 
     def test_another_pre_tokenizer_is_named(self) -> None:
@@ -164,8 +164,8 @@ class TestByteLevelBPE:
 class TestDemo:
     def test_sizes_and_special_ids(self, demo_tokenizer: ByteLevelBPE) -> None:
         assert (demo_tokenizer.vocab_size, demo_tokenizer.bos_id, demo_tokenizer.eos_id) == (49152, None, 2)
-        assert demo_tokenizer.control_id("<|endoftext|>") == 0
-        assert demo_tokenizer.control_id("<|im_start|>") == 1
+        assert demo_tokenizer.controls.get("<|endoftext|>") == 0
+        assert demo_tokenizer.controls.get("<|im_start|>") == 1
 
     def test_ids_agree_with_the_library_on_prose(
         self, demo_tokenizer: ByteLevelBPE, demo_library: tokenizers.Tokenizer, shared_data: Path
