@@ -1,205 +1,137 @@
 """Conversations as token ids, in the form that a model was trained on.
 
 Replies stay the ids that were sampled: to decode and encode again is not an identity. Every format
-keeps one promise: the encoding of turns[:n + 1] starts with that of turns[:n] and its reply, so a
-KV cache that holds a conversation holds the beginning of the next prompt.
+keeps one promise, `ChatTemplate` as far as the template does: the encoding of turns[:n + 1] starts
+with that of turns[:n] and its reply, so a KV cache that holds a conversation holds the beginning of
+the next prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Protocol
 
-from core.errors import Unbuilt, UserError
+from core.errors import UserError
+from core.text.formats.base import ChatFormat, Turn
+from core.text.formats.chatml import ChatML, default_system
+from core.text.formats.llama2 import Llama2
+from core.text.formats.llama3 import Llama3
+from core.text.formats.mistral import Mistral
+from core.text.formats.plain import Plain, raw_prompt
+from core.text.formats.template import ChatTemplate
 from core.text.tokenizer import Tokenizer
 
-_SEPARATOR = "<|endoftext|>"
+__all__ = ["ChatFormat", "ChatHints", "Turn", "choose_format", "raw_prompt"]
+
+_NATIVE: dict[str, Callable[[Tokenizer, frozenset[int]], ChatFormat]] = {
+    "llama2": Llama2,
+    "llama3": Llama3,
+    "mistral": Mistral,
+    "none": Plain,
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
-    """What the user said and the token ids of the answer; None while it is not answered yet.
+class ChatHints:
+    """What a checkpoint says of how it was trained to chat."""
 
-    A stop id at the end of `reply` makes no difference.
+    template: str | None = None
+    """The Jinja source of its chat template."""
+    format: str = "none"
+    """The format to take where there is no template."""
+    stop_ids: frozenset[int] = frozenset()
+    """The tokens that it says end a reply."""
+    bos: str = ""
+    """What it calls bos_token; "" is the spelling of the tokenizer's BOS."""
+    eos: str = ""
+    """What it calls eos_token; "" is the spelling of the tokenizer's EOS."""
+
+
+def choose_format(name: str | None, tokenizer: Tokenizer, hints: ChatHints) -> ChatFormat:
+    """The format called `name`, or the checkpoint's own where that is None.
+
+    Raises UserError where the tokenizer lacks the format's control tokens, and for a template that is
+    wanted and is not there or cannot be rendered.
     """
-
-    user: str
-    reply: tuple[int, ...] | None = None
-
-
-class ChatFormat(Protocol):
-    """How turns are written for a model."""
-
-    name: str
-    stop_ids: frozenset[int]
-    """The tokens that end a reply."""
-    replies_start_text: bool
-    """Whether a reply is a text of its own, and not the user's text continued."""
-
-    def check(self, text: str) -> None:
-        """Raises UserError for a message or system prompt that cannot be said in this format."""
-        ...
-
-    def encode(self, turns: Sequence[Turn], system: str | None) -> list[int]:
-        """The prompt, ending where the reply to the last turn begins, or after it if it has one.
-
-        `system` None is the format's own, "" none at all. Raises UserError as `check` does.
-        """
-        ...
-
-
-def chat_format(name: str, tokenizer: Tokenizer, default_system: str | None) -> ChatFormat:
-    """The format called `name`. `default_system` is the system prompt of the checkpoint's own template.
-
-    Raises UserError where the tokenizer lacks the format's control tokens, or the format is not built.
-    """
-    if name == "llama2":
-        return Llama2(tokenizer)
+    if name is None and hints.template is not None:
+        return _of_template(tokenizer, hints, hints.template)
+    name = name or hints.format
+    if name == "template":
+        if hints.template is None:
+            raise UserError("--chat-format template: this checkpoint has no chat template; choose another")
+        return _template(tokenizer, hints, hints.template)
     if name == "chatml":
-        return ChatML(tokenizer, default_system)
-    if name == "none":
-        return Plain(tokenizer)
-    raise Unbuilt(f"--chat-format {name}")
+        return ChatML(tokenizer, hints.stop_ids, _system_of_template(tokenizer, hints))
+    return _NATIVE[name](tokenizer, hints.stop_ids)
 
 
-def raw_prompt(tokenizer: Tokenizer, text: str) -> list[int]:
-    """BOS and the text, for completion without any chat format.
+def _of_template(tokenizer: Tokenizer, hints: ChatHints, source: str) -> ChatFormat:
+    """The format of ours that writes what the template writes, or else the template.
 
-    A tokenizer without BOS begins with the text; an empty one then begins with the token that
-    separated documents in training, since a model needs one token to go on from. Raises UserError
-    where there is no such token.
+    Llama 2's tags are plain text, which only our format keeps users from writing, so its marks are enough.
     """
-    ids = tokenizer.encode(text)
-    if tokenizer.bos_id is not None:
-        return [tokenizer.bos_id, *ids]
-    if ids:
-        return ids
-    separator = tokenizer.controls.get(_SEPARATOR)
-    start = tokenizer.eos_id if separator is None else separator
-    if start is None:
-        raise UserError("the prompt is empty, and this tokenizer has no start token; give some text")
-    return [start]
+    if "<<SYS>>" in source and "[INST]" not in tokenizer.controls:
+        return Llama2(tokenizer, hints.stop_ids)
+    template = _template(tokenizer, hints, source)
+    native: ChatFormat | None = None
+    with suppress(UserError):  # the tokenizer lacks the format's control tokens
+        if "<|im_start|>" in source:
+            native = ChatML(tokenizer, hints.stop_ids, default_system(template.opening))
+        elif "<|start_header_id|>" in source:
+            native = Llama3(tokenizer, hints.stop_ids)
+        elif "[INST]" in source:
+            native = Mistral(tokenizer, hints.stop_ids)
+    if native is None or not _agree(native, template, tokenizer):
+        return template
+    template.close()
+    return native
 
 
-class Llama2:
-    """Meta's format for Llama 2 chat (facebookresearch/llama, llama/generation.py).
+def _agree(native: ChatFormat, template: ChatTemplate, tokenizer: Tokenizer) -> bool:
+    """Whether both give the same ids for conversations that tell layouts apart.
 
-    Each pair stands between BOS and EOS; the tags are plain text, so nobody else may write them. The
-    system prompt is part of the first message. Where Meta's code encodes an old answer anew with a
-    blank after it, the sampled ids are kept and followed by EOS at once: the model's own words.
+    Mistral's templates differ from mistral-common, and from each other, in blanks beside the tags;
+    there the texts are compared without blanks, and mistral-common's are taken.
     """
-
-    name = "llama2"
-    replies_start_text = True
-    _TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        if tokenizer.bos_id is None or tokenizer.eos_id is None:
-            raise UserError("--chat-format llama2: this tokenizer has no BOS and EOS; choose another format")
-        self._encode = tokenizer.encode
-        self._bos, self._eos = tokenizer.bos_id, tokenizer.eos_id
-        self.stop_ids = frozenset((self._eos,))
-
-    def check(self, text: str) -> None:
-        """Raises UserError for text that holds one of the format's tags."""
-        for tag in self._TAGS:
-            if tag in text:
-                raise UserError(
-                    f"{tag} is a mark of the llama2 format and cannot be part of a message; leave it out"
-                )
-
-    def encode(self, turns: Sequence[Turn], system: str | None) -> list[int]:
-        """BOS [INST] user [/INST] reply EOS, for every turn; without reply and EOS where it is open."""
-        ids: list[int] = []
-        for i, turn in enumerate(turns):
-            self.check(turn.user)
-            text = turn.user
-            if i == 0 and system:
-                self.check(system)
-                text = f"<<SYS>>\n{system}\n<</SYS>>\n\n{text}"
-            ids += [self._bos, *self._encode(f"[INST] {text.strip()} [/INST]")]
-            if turn.reply is not None:
-                ids += [*_words(turn.reply, self.stop_ids), self._eos]
-        return ids
+    for turns, system in _probes(tokenizer):
+        if system and not template.takes_system:
+            continue
+        ours, theirs = native.encode(turns, system), template.encode(turns, system)
+        if isinstance(native, Mistral):
+            ours, theirs = _without_blanks(tokenizer, ours), _without_blanks(tokenizer, theirs)
+        if ours != theirs:
+            return False
+    return True
 
 
-class ChatML:
-    """<|im_start|>role, a line break, the content, <|im_end|> and a line break, for every message.
-
-    The marks are control tokens, which text cannot spell, so every text can be said. The ids are
-    those of the rendered template: control tokens split a text before anything else does.
-    """
-
-    name = "chatml"
-    replies_start_text = True
-
-    def __init__(self, tokenizer: Tokenizer, default_system: str | None) -> None:
-        start, end = tokenizer.controls.get("<|im_start|>"), tokenizer.controls.get("<|im_end|>")
-        if start is None or end is None:
-            raise UserError(
-                "--chat-format chatml: this tokenizer has no <|im_start|> or <|im_end|>; choose another"
-            )
-        self._encode = tokenizer.encode
-        self._start, self._end = start, end
-        self._default_system = default_system
-        self.stop_ids = _ends(tokenizer) | {end}
-
-    def check(self, text: str) -> None:
-        """Accepts every text."""
-
-    def encode(self, turns: Sequence[Turn], system: str | None) -> list[int]:
-        """The system message, if any, and the turns; the last open one ends with the assistant's header."""
-        if system is None:
-            system = self._default_system
-        between = [self._end, *self._encode("\n")]
-        ids: list[int] = []
-        if system:
-            ids += [self._start, *self._encode(f"system\n{system}"), *between]
-        for turn in turns:
-            ids += [self._start, *self._encode(f"user\n{turn.user}"), *between]
-            ids += [self._start, *self._encode("assistant\n")]
-            if turn.reply is not None:
-                ids += [*_words(turn.reply, self.stop_ids), *between]
-        return ids
+def _probes(tokenizer: Tokenizer) -> Iterator[tuple[Sequence[Turn], str | None]]:
+    """Conversations with blanks at the edges of texts, which some templates cut off."""
+    one, two, three = (tuple(tokenizer.encode(text)) for text in ("Two.", " 4\n", "5"))
+    yield [Turn(" One and\none? \n")], None
+    yield [Turn("1+1?", one), Turn("\n2+2?", two), Turn("And 3?", three), Turn(" 4 ")], None
+    yield [Turn(" Hi")], " Be brief.\n"
 
 
-class Plain:
-    """No format, for base models: what was said and answered is one text, and the model goes on with it.
-
-    BOS, the system prompt if one is given, and the turns; a line break stands after the system
-    prompt and after each reply. Nothing stands between a message and its reply.
-    """
-
-    name = "none"
-    replies_start_text = False
-
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self.stop_ids = _ends(tokenizer)
-
-    def check(self, text: str) -> None:
-        """Accepts every text."""
-
-    def encode(self, turns: Sequence[Turn], system: str | None) -> list[int]:
-        """The text so far. Raises UserError where it is empty and the tokenizer has no start token."""
-        ids: list[int] = []
-        for i, turn in enumerate(turns):
-            if i == 0:
-                ids += raw_prompt(self._tokenizer, f"{system}\n{turn.user}" if system else turn.user)
-            else:
-                ids += self._tokenizer.encode(f"\n{turn.user}", continues=True)
-            if turn.reply is not None:
-                ids += _words(turn.reply, self.stop_ids)
-        return ids
+def _without_blanks(tokenizer: Tokenizer, ids: Sequence[int]) -> list[int]:
+    """The bytes that `ids` stand for, but for blanks; a control token as a number below zero."""
+    spelt: list[int] = []
+    for token in ids:
+        data = tokenizer.token_bytes(token)
+        spelt += data.replace(b" ", b"") if data else (~token,)
+    return spelt
 
 
-def _ends(tokenizer: Tokenizer) -> frozenset[int]:
-    """The tokens after which a text is over, whatever its format."""
-    candidates = (tokenizer.eos_id, tokenizer.controls.get(_SEPARATOR))
-    return frozenset(token for token in candidates if token is not None)
+def _template(tokenizer: Tokenizer, hints: ChatHints, source: str) -> ChatTemplate:
+    return ChatTemplate(tokenizer, source, hints.stop_ids, bos=hints.bos, eos=hints.eos)
 
 
-def _words(reply: Sequence[int], stop_ids: frozenset[int]) -> Sequence[int]:
-    """`reply` without the stop id that may end it."""
-    return reply[:-1] if reply and reply[-1] in stop_ids else reply
+def _system_of_template(tokenizer: Tokenizer, hints: ChatHints) -> str | None:
+    """The default system prompt of a ChatML template; None where there is no such template."""
+    if hints.template is None or "<|im_start|>" not in hints.template:
+        return None
+    with suppress(UserError):  # a format was named because the template does not work, perhaps
+        template = _template(tokenizer, hints, hints.template)
+        template.close()
+        return default_system(template.opening)
+    return None
