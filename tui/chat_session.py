@@ -22,7 +22,7 @@ from core.engine.events import (
 )
 from core.options import LoadOptions
 from tui.conversation import Conversation, Exchange
-from tui.figures import gigabytes, rate, summary
+from tui.figures import load_progress, rate, summary
 from tui.settings import Settings
 
 _WINDOW_S = 3.0  # the speed shown is the mean over this time, so that it can be read
@@ -48,7 +48,6 @@ class ChatSession:
         self.model: ModelInfo | None = None
         self.loading: Loading | None = None
         self.surprises: deque[float] = deque(maxlen=_SURPRISES)
-        self._load_started: tuple[float, int] | None = None
         self._times: deque[tuple[float, int]] = deque()
         self._stopping: int | None = None
         self._replacing: tuple[Exchange, str | None] | None = None
@@ -139,8 +138,6 @@ class ChatSession:
 
     def load_progressed(self, loading: Loading) -> None:
         """The load went on."""
-        if self.loading is None or self.loading.stage != loading.stage:
-            self._load_started = (self.clock(), loading.done_bytes)
         self.loading = loading
 
     def prefilled(self, prefill: Prefill) -> Exchange | None:
@@ -196,18 +193,7 @@ class ChatSession:
         return " · ".join(("idle", *(summary(last) if last and last.tokens else ())))
 
     def _load_state(self) -> str:
-        loading = self.loading
-        if loading is None:
-            return "starting"
-        parts = [loading.stage]
-        if loading.total_bytes:
-            parts[0] += f" {min(100, 100 * loading.done_bytes // loading.total_bytes)} %"
-            parts.append(f"{gigabytes(loading.done_bytes)} of {gigabytes(loading.total_bytes)} GB")
-            started, before = self._load_started or (self.clock(), 0)
-            elapsed = self.clock() - started
-            if elapsed > 0.5:
-                parts.append(f"{gigabytes((loading.done_bytes - before) / elapsed)} GB/s")
-        return " · ".join(parts)
+        return "starting" if self.loading is None else load_progress(self.loading)
 
     def _run_state(self) -> str:
         running = self.conversation.running

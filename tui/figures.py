@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.engine.events import Done
+from core.engine.events import Done, Loading
 from tui.conversation import Exchange
 
 
@@ -29,6 +29,19 @@ def seconds(value: float) -> str:
     if value >= 9.95:
         return f"{value:.0f} s"
     return f"{value:.1f} s" if value >= 0.995 else f"{value:.2f} s"
+
+
+def load_progress(loading: Loading) -> str:
+    """A load in one line: stage, share, bytes, speed, time left, each where it is known."""
+    parts = [loading.stage]
+    if loading.total_bytes:
+        parts[0] += f" {100 * loading.done_bytes // loading.total_bytes} %"
+        parts.append(f"{gigabytes(loading.done_bytes)} of {gigabytes(loading.total_bytes)} GB")
+    if loading.bytes_per_s is not None:
+        parts.append(f"{gigabytes(loading.bytes_per_s)} GB/s")
+    if loading.seconds_left is not None:
+        parts.append(f"{seconds(loading.seconds_left)} left")
+    return " · ".join(parts)
 
 
 def summary(exchange: Exchange) -> list[str]:

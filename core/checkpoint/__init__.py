@@ -1,12 +1,12 @@
-"""Bytes on disk become a ModelConfig and named tensors, lazily.
+"""Bytes on disk become a ModelConfig and weights that can be read one at a time.
 
-`find` looks at names and small headers only and imports no torch, so a mistaken path is refused
-before the first frame; `open_checkpoint` validates further and yields tensors.
+`find` looks at names and small files only and imports no torch, so a mistaken path is refused before
+the first frame; `open_checkpoint` reads and checks every header; a `Reader` reads the weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from core.checkpoint.layout import Kind, Layout, find
@@ -14,35 +14,39 @@ from core.checkpoint.layout import Kind, Layout, find
 if TYPE_CHECKING:
     import torch
 
+    from core.checkpoint.source import Weight
     from core.model.config import ModelConfig
+    from core.text.dialogue import ChatHints
     from core.text.tokenizer import Tokenizer
 
 __all__ = ["Checkpoint", "Kind", "Layout", "find", "open_checkpoint"]
 
 
 class Checkpoint(Protocol):
-    """An opened checkpoint: validated sizes, and tensors under Meta's names one at a time."""
+    """An opened checkpoint: validated sizes, and where each weight lies, under Meta's names."""
 
     name: str
     config: ModelConfig
-    stored_dtype: torch.dtype
-    """The float type of the file; a quantised source names the type it is best computed in."""
-    nbytes: int
-    """Bytes that `tensors` will read, for progress."""
-    chat_format: str
-    """"llama2", "chatml" or "none": what the checkpoint itself suggests."""
-    default_system: str | None
-    """The system prompt of the checkpoint's own template, or None."""
+    weights: Mapping[str, Weight]
+    """Every entry of `config.shapes()`, in the order of computation, each of that shape."""
+    notes: tuple[str, ...]
+    """What the user should know: tensors that are not used, a context that is limited."""
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The float type of the matrices; a quantised source names the type it is best computed in."""
+        ...
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that belongs to it; UserError where there is none."""
         ...
 
-    def tensors(self) -> Iterator[tuple[str, torch.Tensor]]:
-        """(Meta's name, tensor) for every entry of `config.shapes()`, shards merged, in any order.
+    def chat(self) -> ChatHints:
+        """What it says of how it was trained to chat."""
+        ...
 
-        A tensor may be a view of the mapped file: copy it before asking for the next.
-        """
+    def close(self) -> None:
+        """Give the files back; no weight can be read any more."""
         ...
 
 
@@ -52,6 +56,10 @@ def open_checkpoint(layout: Layout) -> Checkpoint:
         from core.checkpoint.gguf import GGUFCheckpoint
 
         return GGUFCheckpoint(layout)
+    if layout.kind is Kind.HUGGINGFACE:
+        from core.checkpoint.huggingface import HuggingFaceCheckpoint
+
+        return HuggingFaceCheckpoint(layout)
     from core.checkpoint.meta import MetaCheckpoint
 
     return MetaCheckpoint(layout)

@@ -1,4 +1,4 @@
-"""GGUF files of Llama models with a byte-level BPE vocabulary; quantised weights become floats.
+"""GGUF files of Llama models with their own vocabulary: one file, or one that was split into several.
 
 Names and metadata keys: github.com/ggml-org/ggml, docs/gguf.md. The rows of wq and wk are in Meta's
 rotary order already: llama.cpp's converter puts them so for this architecture.
@@ -6,31 +6,34 @@ rotary order already: llama.cpp's converter puts them so for this architecture.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
+from gguf import GGML_QUANT_SIZES
 from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize
-from torch import Tensor
 
-from core.checkpoint.gguf_header import Header, TensorInfo, read_header
+from core.checkpoint.fields import Fields
+from core.checkpoint.gguf_header import Header, read_header
 from core.checkpoint.layout import Layout
+from core.checkpoint.notes import ignored, window
+from core.checkpoint.source import BlockType, Part, SourceFile, Weight, times
 from core.errors import UserError
 from core.model.config import ModelConfig
-from core.text.bpe import ByteLevelBPE
+from core.model.rope import linear_divisors
+from core.text.dialogue import ChatHints
 from core.text.sanitize import sanitize
 from core.text.tokenizer import Tokenizer
 
-_FLOATS = {Type.F32: torch.float32, Type.F16: torch.float16, Type.BF16: torch.bfloat16}
-_QUANTISED = {
-    *(Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, Type.Q8_0),
-    *(Type.Q2_K, Type.Q3_K, Type.Q4_K, Type.Q5_K, Type.Q6_K),
+_FLOATS = {
+    Type.F64: torch.float64,
+    Type.F32: torch.float32,
+    Type.F16: torch.float16,
+    Type.BF16: torch.bfloat16,
 }
-_NORMAL, _CONTROL = 1, 3  # in tokenizer.ggml.token_type
-
 _NAMES = {
     "tok_embeddings.weight": "token_embd.weight",
     "norm.weight": "output_norm.weight",
@@ -47,159 +50,214 @@ _NAMES_IN_BLOCK = {
     "feed_forward.w2.weight": "ffn_down.weight",
     "feed_forward.w3.weight": "ffn_up.weight",
 }
-
-# A system text that the template itself holds, as a literal, not one put together from messages.
-_SYSTEM = re.compile(r"<\|im_start\|>system(?:\n|\\n)([^'\"{}<]+)<\|im_end\|>")
+_ROPE_FREQS = "rope_freqs.weight"
+_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})")
+_END_KEYS = ("eos", "eot", "eom")
 
 
 class GGUFCheckpoint:
-    """An opened GGUF file. All sizes are checked here; weights stay in the mapped file until asked for."""
+    """An opened GGUF file: every tensor is found and checked, none is read."""
 
     def __init__(self, layout: Layout) -> None:
-        """Reads the header. Raises UserError for a damaged file and for what is not a plain Llama."""
-        if layout.tokenizer is not None:
-            raise UserError(
-                f"{layout.tokenizer}: a GGUF file brings its own tokenizer; leave the second argument out"
-            )
-        self._header = header = read_header(layout.path)
-        self.config = _config(header)
-        self._sources = _sources(header, self.config)
+        """Raises UserError for a damaged file, and for what is not a plain Llama."""
+        self._layout = layout
+        self._files: list[SourceFile] = []
         # Not general.name, which is often the title of a training run.
         self.name = sanitize(layout.path.stem)
-        self.stored_dtype = _best_dtype(self._sources.values())
-        self.nbytes = sum(
-            math.prod(info.shape) * _FLOATS.get(info.type, torch.float32).itemsize
-            for info in self._sources.values()
-        )
-        """Bytes of what `tensors` yields, which is more than the file for quantised weights."""
-        template = header.text("tokenizer.chat_template", "")
-        self.chat_format = "chatml" if "<|im_start|>" in template else "none"
-        system = _SYSTEM.search(template)
-        self.default_system = system[1] if system else None
+        first = self._open(layout.path)
+        self._metadata = metadata = first.metadata
+        _check_architecture(metadata)
+        headers = [first, *(self._open(path) for path in _siblings(metadata))]
+        tensors = {
+            name: Part(file, info.offset, info.shape, _type(info.type))
+            for file, header in zip(self._files, headers, strict=True)
+            for name, info in header.tensors.items()
+        }
+        self.config = config = _config(metadata, tensors)
+        self.weights: Mapping[str, Weight] = {
+            name: _weight(metadata.path, tensors, name, shape) for name, shape in config.shapes().items()
+        }
+        others = tensors.keys() - {_their_name(name) for name in self.weights} - {_ROPE_FREQS}
+        self.notes: tuple[str, ...] = (*ignored(sorted(others)), *window(_window(metadata), config))
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """The type of the matrices where they agree on a float type, else float16."""
+        types = {weight.float_type for weight in self.weights.values() if len(weight.shape) > 1}
+        return types.pop() if len(types) == 1 else torch.float16
 
     def tokenizer(self) -> Tokenizer:
-        """The vocabulary in the file. Raises UserError for a kind that is not read."""
-        header = self._header
-        kind = header.text("tokenizer.ggml.model")
-        if kind != "gpt2":
-            raise UserError(
-                f"{header.path}: its tokenizer {kind!r:.60} is not read yet, only byte-level BPE; use --demo"
-            )
-        tokens = header.texts("tokenizer.ggml.tokens")
-        if len(tokens) != self.config.vocab_size:
-            raise UserError(
-                f"{header.path}: {len(tokens)} tokens, but the embedding has {self.config.vocab_size}; "
-                "fetch the file again"
-            )
-        types = header.metadata.get("tokenizer.ggml.token_type")
-        if (
-            not isinstance(types, list)
-            or len(types) != len(tokens)
-            or not {_NORMAL, _CONTROL}.issuperset(types)
-        ):
-            raise header.wrong("tokenizer.ggml.token_type", "normal or control for every token")
-        adds_bos = header.metadata.get("tokenizer.ggml.add_bos_token") is True
+        """The vocabulary in the file, or the tokenizer that was given."""
+        from core.text.files import open_tokenizer
+        from core.text.gguf_vocab import gguf_tokenizer
+
+        if self._layout.tokenizer is not None:
+            return open_tokenizer(self._layout.tokenizer)
+        fields = self._metadata
+        model = fields.text("tokenizer.ggml.model")
         try:
-            return ByteLevelBPE(
-                tokens,
-                header.texts("tokenizer.ggml.merges"),
-                control=[i for i, kind in enumerate(types) if kind == _CONTROL],
-                pre=header.text("tokenizer.ggml.pre", "default"),
-                bos_id=self._token_id("bos") if adds_bos else None,
+            return gguf_tokenizer(
+                model,
+                fields.texts("tokenizer.ggml.tokens"),
+                scores=fields.get("tokenizer.ggml.scores"),
+                types=fields.get("tokenizer.ggml.token_type"),
+                merges=fields.texts("tokenizer.ggml.merges") if model == "gpt2" else None,
+                pre=fields.text("tokenizer.ggml.pre", "default"),
+                bos_id=self._token_id("bos"),
                 eos_id=self._token_id("eos"),
+                adds_bos=fields.flag("tokenizer.ggml.add_bos_token"),
+                adds_space_prefix=fields.flag("tokenizer.ggml.add_space_prefix") is not False,
             )
         except ValueError as error:
-            raise UserError(f"{header.path}: its tokenizer is damaged ({error}); fetch it again") from None
+            raise UserError(f"{fields.path}: its tokenizer is damaged ({error}); fetch it again") from None
 
-    def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """(name, tensor) in the order of computation: floats as mapped views, quantised ones as float32."""
-        # Copy-on-write, since torch wants memory that it could write to; nobody does.
-        data = np.memmap(self._header.path, dtype=np.uint8, mode="c")
-        for name, info in self._sources.items():
-            raw = data[info.offset : info.offset + info.nbytes]
-            if info.type in _FLOATS:
-                yield name, torch.from_numpy(raw).view(_FLOATS[info.type]).view(info.shape)
-            else:
-                yield name, torch.from_numpy(dequantize(raw.reshape(*info.shape[:-1], -1), info.type))
+    def chat(self) -> ChatHints:
+        """The template in the file, and its ends of text, of turn and of message."""
+        template = self._metadata.text("tokenizer.chat_template", "")
+        tokens = self._metadata.texts("tokenizer.ggml.tokens")
+        ids = {which: self._token_id(which) for which in ("bos", *_END_KEYS)}
+        spellings = {which: tokens[i] for which, i in ids.items() if i is not None and i < len(tokens)}
+        return ChatHints(
+            template=template or None,
+            stop_ids=frozenset(i for which in _END_KEYS if (i := ids[which]) is not None),
+            bos=spellings.get("bos", ""),
+            eos=spellings.get("eos", ""),
+        )
+
+    def close(self) -> None:
+        """Give the files back."""
+        for file in self._files:
+            file.close()
+
+    def _open(self, path: Path) -> Header:
+        self._files.append(SourceFile(path))
+        return read_header(self._files[-1])
 
     def _token_id(self, which: str) -> int | None:
         key = f"tokenizer.ggml.{which}_token_id"
-        if key not in self._header.metadata:
+        if key not in self._metadata.values:
             return None
-        token = self._header.whole(key, least=0)
+        token = self._metadata.whole(key, least=0)
         if token >= self.config.vocab_size:
-            raise self._header.wrong(key, f"below {self.config.vocab_size}, the number of tokens")
+            raise self._metadata.wrong(key, f"below {self.config.vocab_size}, the number of tokens")
         return token
 
 
-def _config(header: Header) -> ModelConfig:
-    """Sizes from the metadata. Raises UserError for another architecture, or a variant of this one."""
-    architecture = header.text("general.architecture")
+def _siblings(metadata: Fields) -> tuple[Path, ...]:
+    """The other files of a model that was split. UserError if one is missing, or this is not the first."""
+    count = metadata.whole("split.count", 1)
+    if count == 1:
+        return ()
+    path = metadata.path
+    match = _SPLIT.fullmatch(path.stem)
+    if match is None or int(match[3]) != count:
+        raise UserError(f"{path}: one of {count} files, but not named -00001-of-{count:05d}; name them so")
+    names = [f"{match[1]}-{i:05d}-of-{match[3]}.gguf" for i in range(1, count + 1)]
+    if path.name != names[0]:
+        raise UserError(f"{path}: a later part of a model in {count} files; give the first, {names[0]}")
+    for name in names:
+        if not path.with_name(name).is_file():
+            raise UserError(f"{path.with_name(name)}: missing; the download is not complete")
+    return tuple(path.with_name(name) for name in names[1:])
+
+
+def _check_architecture(metadata: Fields) -> None:
+    """UserError for another architecture, or a variant of this one."""
+    architecture = metadata.text("general.architecture")
     if architecture != "llama":
         raise UserError(
-            f"{header.path}: {architecture!r:.60} is not a Llama; give a GGUF file of a Llama, or use --demo"
+            f"{metadata.path}: {architecture!r:.60} is not a Llama; give a file of a Llama, or use --demo"
         )
-    dim = header.whole("llama.embedding_length")
-    n_heads = header.whole("llama.attention.head_count")
-    head_dim = header.whole("llama.attention.key_length", max(1, dim // n_heads))
-    n_layers = header.whole("llama.block_count")
-    embedding = header.tensors.get(_NAMES["tok_embeddings.weight"])
-    if embedding is None or n_layers > len(header.tensors):
+    for key, plain in (("llama.expert_count", 0), ("llama.attention.causal", True)):
+        if (value := metadata.get(key, plain)) != plain:
+            raise UserError(f"{metadata.path}: {key} {value!r:.60} is not read; use a plain Llama, or --demo")
+
+
+def _config(metadata: Fields, tensors: Mapping[str, Part]) -> ModelConfig:
+    """Sizes from the metadata, held against the tensors."""
+    dim = metadata.whole("llama.embedding_length")
+    n_heads = metadata.whole("llama.attention.head_count")
+    head_dim = metadata.whole("llama.attention.key_length", max(1, dim // n_heads))
+    n_layers = metadata.whole("llama.block_count")
+    embedding = tensors.get(_NAMES["tok_embeddings.weight"])
+    if embedding is None or n_layers > len(tensors):
         raise UserError(
-            f"{header.path}: {len(header.tensors)} tensors do not make {n_layers} layers and an embedding; "
+            f"{metadata.path}: {len(tensors)} tensors do not make {n_layers} layers and an embedding; "
             "fetch it again"
         )
-    for key, plain in (
-        ("llama.attention.value_length", head_dim),
-        ("llama.rope.dimension_count", head_dim),
-        ("llama.rope.scaling.type", "none"),
-        ("llama.expert_count", 0),
-    ):
-        if (value := header.metadata.get(key, plain)) != plain:
+    for key in ("llama.attention.value_length", "llama.rope.dimension_count"):
+        if metadata.whole(key, head_dim) != head_dim:
             raise UserError(
-                f"{header.path}: {key} {value!r:.60} is not read yet; use a plain Llama, or --demo"
+                f"{metadata.path}: {key} {metadata.get(key)} is not read; use a plain Llama, or --demo"
             )
+    limit = metadata.whole("llama.context_length")
     try:
         return ModelConfig(
             dim=dim,
             n_layers=n_layers,
             n_heads=n_heads,
-            n_kv_heads=header.whole("llama.attention.head_count_kv", n_heads),
+            n_kv_heads=metadata.whole("llama.attention.head_count_kv", n_heads),
             head_dim=head_dim,
-            hidden_dim=header.whole("llama.feed_forward_length"),
-            vocab_size=embedding.shape[0],
-            norm_eps=header.number("llama.attention.layer_norm_rms_epsilon"),
-            rope_theta=header.number("llama.rope.freq_base", 10000.0),
-            tied=_NAMES["output.weight"] not in header.tensors,
-            max_context=header.whole("llama.context_length"),
+            hidden_dim=metadata.whole("llama.feed_forward_length"),
+            vocab_size=embedding.rows,
+            norm_eps=metadata.number("llama.attention.layer_norm_rms_epsilon"),
+            rope_theta=metadata.number("llama.rope.freq_base", 10000.0),
+            rope_divisors=_rope_divisors(metadata, tensors, head_dim),
+            tied=_NAMES["output.weight"] not in tensors,
+            max_context=min(limit, _window(metadata) or limit),
         )
     except ValueError as error:
-        raise UserError(f"{header.path}: {error}; fetch it again") from None
+        raise UserError(f"{metadata.path}: {error}; fetch it again") from None
 
 
-def _sources(header: Header, config: ModelConfig) -> dict[str, TensorInfo]:
-    """Where each weight lies, by Meta's name. Raises UserError unless all are there, and nothing else."""
-    sources: dict[str, TensorInfo] = {}
-    left = set(header.tensors)
-    for name, shape in config.shapes().items():
-        theirs = _their_name(name)
-        info = header.tensors.get(theirs)
-        if info is None:
-            raise UserError(f"{header.path}: it has no {theirs}; fetch it again")
-        if info.shape != shape:
-            raise UserError(
-                f"{header.path}: {theirs} is {_times(info.shape)}, not {_times(shape)} as its metadata says; "
-                "fetch it again"
-            )
-        if info.type not in _FLOATS and info.type not in _QUANTISED:
-            raise UserError(f"{header.path}: {theirs} is {info.type.name}, which is not read yet; use --demo")
-        sources[name] = info
-        left.remove(theirs)
-    if left:
+def _rope_divisors(metadata: Fields, tensors: Mapping[str, Part], head_dim: int) -> tuple[float, ...]:
+    """Those of the file's own tensor (Llama 3.1 and later), or of linear scaling."""
+    freqs = tensors.get(_ROPE_FREQS)
+    if freqs is not None:
+        if freqs.shape != (head_dim // 2,) or freqs.type != torch.float32:
+            raise ValueError(f"{_ROPE_FREQS} is {times(freqs.shape)} of {freqs.type}")
+        data = freqs.file.read(freqs.offset, freqs.nbytes)
+        return tuple(float(value) for value in np.frombuffer(data, np.float32))
+    kind = metadata.text("llama.rope.scaling.type", "none")
+    if kind == "linear":
+        return linear_divisors(head_dim, metadata.number("llama.rope.scaling.factor"))
+    if kind != "none":
         raise UserError(
-            f"{header.path}: {min(left)!r:.60} is no part of a plain Llama and not read yet; use --demo"
+            f"{metadata.path}: llama.rope.scaling.type {kind!r:.40} is not read; use a plain Llama"
         )
-    return sources
+    return ()
+
+
+def _window(metadata: Fields) -> int | None:
+    """The sliding window in tokens, where there is one."""
+    return metadata.whole("llama.attention.sliding_window", 0, least=0) or None
+
+
+def _weight(path: Path, tensors: Mapping[str, Part], name: str, shape: tuple[int, ...]) -> Weight:
+    theirs = _their_name(name)
+    part = tensors.get(theirs)
+    if part is None:
+        raise UserError(f"{path}: it has no {theirs}; fetch it again")
+    if part.shape != shape:
+        raise UserError(
+            f"{path}: {theirs} is {times(part.shape)}, not {times(shape)} as its header says; fetch it again"
+        )
+    if isinstance(part.type, BlockType) and not _readable(part.type):
+        raise UserError(f"{path}: {theirs} is {part.type}, which cannot be read; take a file of another type")
+    return Weight(shape, (part,))
+
+
+def _type(kind: Type) -> torch.dtype | BlockType:
+    return _FLOATS[kind] if kind in _FLOATS else BlockType(kind.name, *GGML_QUANT_SIZES[kind])
+
+
+def _readable(kind: BlockType) -> bool:
+    """Whether the gguf package can make floats of it."""
+    try:
+        dequantize(np.zeros((1, kind.nbytes), np.uint8), Type[kind.name])
+    except NotImplementedError:
+        return False
+    return True
 
 
 def _their_name(name: str) -> str:
@@ -208,13 +266,3 @@ def _their_name(name: str) -> str:
         return _NAMES[name]
     _, layer, rest = name.split(".", 2)
     return f"blk.{layer}.{_NAMES_IN_BLOCK[rest]}"
-
-
-def _best_dtype(infos: Iterable[TensorInfo]) -> torch.dtype:
-    """The type of the matrices where they agree on a float type, else float16."""
-    types = {info.type for info in infos if len(info.shape) > 1}
-    return _FLOATS.get(types.pop(), torch.float16) if len(types) == 1 else torch.float16
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))

@@ -7,14 +7,13 @@ reader too; it takes seconds for a vocabulary, and believes the counts in a dama
 from __future__ import annotations
 
 import math
-import mmap
 import struct
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 
+from core.checkpoint.fields import Fields
+from core.checkpoint.source import SourceFile
 from core.errors import UserError
 
 Scalar = int | float | bool | str
@@ -36,6 +35,8 @@ _SCALARS = {
 _MAGIC = int.from_bytes(b"GGUF", "little")
 _MAX_DIMENSIONS = 4
 _MAX_VALUE = 2**25  # bytes; the largest vocabularies take about 5 million
+_MAX_HEADER = 2**26  # bytes
+_CHUNK = 2**20
 _ALIGNMENT = 32  # bytes, where the file does not say
 
 
@@ -51,68 +52,30 @@ class TensorInfo:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """Everything before the weights. The getters raise UserError for a value of another kind."""
+    """Everything before the weights."""
 
-    path: Path
-    metadata: dict[str, Value]
+    metadata: Fields
     tensors: dict[str, TensorInfo]
 
-    def whole(self, key: str, default: int | None = None, least: int = 1) -> int:
-        """A whole number from `least` up; one must be there if there is no default."""
-        value = self.metadata.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value < 2**31:
-            raise self.wrong(key, f"a whole number of at least {least}")
-        return value
 
-    def number(self, key: str, default: float | None = None) -> float:
-        """A positive number."""
-        value = self.metadata.get(key, default)
-        if not isinstance(value, float) or not 0 < value < math.inf:
-            raise self.wrong(key, "a positive number")
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """A string."""
-        value = self.metadata.get(key, default)
-        if not isinstance(value, str):
-            raise self.wrong(key, "a text")
-        return value
-
-    def texts(self, key: str) -> list[str]:
-        """A list of strings."""
-        value = self.metadata.get(key)
-        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise self.wrong(key, "a list of texts")
-        return cast(list[str], value)
-
-    def wrong(self, key: str, expected: str) -> UserError:
-        """The error for a metadata value that is not `expected`."""
-        value = self.metadata.get(key, "missing")
-        shown = f"a list of {len(value)}" if isinstance(value, list) else f"{value!r:.60}"
-        return UserError(f"{self.path}: {key} is {shown}, not {expected}; fetch the file again")
-
-
-def read_header(path: Path) -> Header:
-    """Parse and check the head of `path`. Raises UserError for a file that is not whole.
+def read_header(file: SourceFile) -> Header:
+    """Parse and check the head of `file`. Raises UserError for one that is not whole.
 
     Every count is held against the bytes that are there before memory is taken for it.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _parse(path, _Cursor(data))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+        return _parse(_Cursor(file))
     except (ValueError, struct.error) as error:
-        raise UserError(f"{path}: not a whole GGUF file ({error}); fetch it again") from None
+        raise UserError(f"{file.path}: not a whole GGUF file ({error}); fetch it again") from None
 
 
 class _Cursor:
-    """Reads values one after the other; ValueError or struct.error past the end."""
+    """Reads values one after the other; ValueError past the end."""
 
-    def __init__(self, data: mmap.mmap) -> None:
-        self._data = data
-        self.size = len(data)
+    def __init__(self, file: SourceFile) -> None:
+        self.file = file
         self.at = 0
+        self._data = bytearray()  # of the file, as far as it was needed
 
     def scalar(self, code: str) -> int:
         return int(self.scalars(code, 1)[0])
@@ -147,11 +110,16 @@ class _Cursor:
     def _need(self, count: int) -> None:
         if count > _MAX_VALUE:
             raise ValueError(f"a value of {count} bytes in its header")
-        if count > self.size - self.at:
-            raise ValueError(f"it ends at byte {self.size}, within its header")
+        end = self.at + count
+        if end > self.file.size:
+            raise ValueError(f"it ends at byte {self.file.size}, within its header")
+        if end > _MAX_HEADER:
+            raise ValueError(f"a header of more than {_MAX_HEADER} bytes")
+        if end > len(self._data):
+            self._data += self.file.read(len(self._data), max(end - len(self._data), _CHUNK))
 
 
-def _parse(path: Path, cursor: _Cursor) -> Header:
+def _parse(cursor: _Cursor) -> Header:
     if cursor.scalar("I") != _MAGIC:
         raise ValueError("no GGUF mark")
     version = cursor.scalar("I")
@@ -174,8 +142,8 @@ def _parse(path: Path, cursor: _Cursor) -> Header:
     if not isinstance(alignment, int) or alignment < 1:
         raise ValueError(f"alignment {alignment!r}")
     start = -(-cursor.at // alignment) * alignment
-    tensors = {name: _place(name, *info, start, cursor.size) for name, info in raw.items()}
-    return Header(path, metadata, tensors)
+    tensors = {name: _place(name, *info, start, cursor.file.size) for name, info in raw.items()}
+    return Header(Fields(cursor.file.path, metadata), tensors)
 
 
 def _shape(cursor: _Cursor) -> tuple[int, ...]:

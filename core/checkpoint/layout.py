@@ -1,75 +1,84 @@
-"""What lies at a path: which kind of checkpoint, which files, which tokenizer. No torch, no large reads."""
+"""What lies at a path: which kind of checkpoint, and which files. No torch, no large reads."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
 
+from core.checkpoint.fields import Fields, read_json
 from core.errors import UserError
 
-_TOKENIZER = "tokenizer.model"
+_LATER_PART = re.compile(r"-(?!00001)\d{5}-of-\d{5}\.gguf$")
+_TOKENIZERS = ("tokenizer.model", "tokenizer.json")
 
 
 class Kind(Enum):
     """The containers that can be read."""
 
     META = "Meta"
+    HUGGINGFACE = "Hugging Face"
     GGUF = "GGUF"
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The files of one checkpoint. `tokenizer` is None where it lies inside (GGUF).
+    """The files of one checkpoint.
 
-    `params` is the content of params.json (Meta), else empty.
+    `path` is its folder, or the GGUF file. `tokenizer` is the file that was given or that lies beside
+    Meta's; None where the checkpoint brings its own. `config` is params.json or config.json, empty for
+    GGUF.
     """
 
     kind: Kind
     path: Path
     shards: tuple[Path, ...]
     tokenizer: Path | None
-    params: dict[str, Any] = field(default_factory=dict)
+    config: Fields
 
 
 def find(checkpoint: str, tokenizer: str | None = None) -> Layout:
-    """Recognise a checkpoint by content. Raises UserError that names the path and the way out."""
+    """Recognise a checkpoint by content. Raises UserError that names the path and the way out.
+
+    One of a folder's own files, such as its weights, stands for the folder.
+    """
     path = Path(checkpoint).expanduser()
     if not path.exists():
-        raise UserError(
-            f"{checkpoint}: no such file or folder; give the folder that holds params.json, or use --demo"
-        )
+        raise UserError(f"{checkpoint}: no such file or folder; give the folder of a Llama, or use --demo")
     if path.is_file():
-        return _find_file(path, tokenizer)
-    if (path / "params.json").is_file():
-        return _find_meta(path, tokenizer)
-    if (path / "config.json").is_file():
-        raise UserError(
-            f"{checkpoint}: a Hugging Face folder, which is not read yet; give a folder in Meta's layout"
-        )
-    ggufs = sorted(path.glob("*.gguf"))
-    if len(ggufs) == 1:
-        return _find_file(ggufs[0], tokenizer)
+        if _is_gguf(path):
+            return Layout(Kind.GGUF, path, (path,), _given(tokenizer), Fields(path, {}))
+        if path.suffix not in (".pth", ".safetensors", ".json"):
+            raise UserError(f"{path}: neither a GGUF file nor part of a model's folder; give one of these")
+        path = path.parent
+    if any(path.glob("consolidated.*.pth")) or not (path / "config.json").is_file():
+        if (path / "params.json").is_file():
+            return _find_meta(path, tokenizer)
+    else:
+        return _find_huggingface(path, tokenizer)
+    return _find_gguf(path, tokenizer)
+
+
+def _find_gguf(folder: Path, tokenizer: str | None) -> Layout:
+    files = sorted(path for path in folder.glob("*.gguf") if not _LATER_PART.search(path.name))
+    if len(files) == 1:
+        return find(str(files[0]), tokenizer)
+    if files:
+        names = ", ".join(path.name for path in files[:4])
+        raise UserError(f"{folder}: {len(files)} GGUF files ({names}); give the path of one of them")
     raise UserError(
-        f"{checkpoint}: no params.json in this folder; give the folder that holds it and consolidated.00.pth"
+        f"{folder}: no params.json, no config.json and no GGUF file in this folder; "
+        "give the folder of a Llama, or use --demo"
     )
 
 
-def _find_file(path: Path, tokenizer: str | None) -> Layout:
+def _is_gguf(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            return file.read(4) == b"GGUF"
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    if magic == b"GGUF":
-        return Layout(Kind.GGUF, path, (path,), _existing(tokenizer) if tokenizer else None)
-    if path.suffix == ".pth":
-        raise UserError(f"{path}: give the folder that holds it and params.json, not the file")
-    raise UserError(
-        f"{path}: neither a GGUF file nor a folder with params.json; give one of these, or use --demo"
-    )
 
 
 def _find_meta(path: Path, tokenizer: str | None) -> Layout:
@@ -82,37 +91,61 @@ def _find_meta(path: Path, tokenizer: str | None) -> Layout:
         raise UserError(
             f"{path}: shards {', '.join(numbers)} are not {expected[0]} to {expected[-1]}; one is missing"
         )
-    return Layout(
-        Kind.META, path, shards, _find_tokenizer(path, tokenizer), read_params(path / "params.json")
-    )
+    params = read_json(path / "params.json")
+    if isinstance(params.get("model"), dict):
+        params = Fields(params.path, params.values["model"])
+    return Layout(Kind.META, path, shards, _given(tokenizer) or _beside(path), params)
 
 
-def read_params(path: Path) -> dict[str, Any]:
-    """params.json as a dict, also where it is nested under "model". UserError if it is no JSON object."""
-    try:
-        params = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch it again") from None
-    if isinstance(params, dict) and isinstance(params.get("model"), dict):
-        params = params["model"]
-    if not isinstance(params, dict):
-        raise UserError(f"{path}: not a JSON object; fetch it again")
-    return params
+def _find_huggingface(path: Path, tokenizer: str | None) -> Layout:
+    config = read_json(path / "config.json")
+    index = path / "model.safetensors.index.json"
+    if index.is_file():
+        shards = _indexed(index)
+    else:
+        shards = tuple(sorted(path.glob("model*.safetensors"))) or tuple(sorted(path.glob("*.safetensors")))
+        if len(shards) > 1:
+            raise UserError(
+                f"{path}: {len(shards)} safetensors files, but no {index.name}; the download is not complete"
+            )
+    if not shards:
+        other = " (pytorch_model.bin is not read: convert it)" if any(path.glob("*.bin")) else ""
+        raise UserError(f"{path}: config.json without *.safetensors{other}; the download is not complete")
+    return Layout(Kind.HUGGINGFACE, path, shards, _given(tokenizer), config)
 
 
-def _existing(text: str) -> Path:
+def _indexed(index: Path) -> tuple[Path, ...]:
+    """The files that an index names, all of them plain names in its own folder."""
+    table = read_json(index).get("weight_map")
+    if not isinstance(table, dict) or not table:
+        raise UserError(f"{index}: no weight_map; fetch it again")
+    names = sorted({str(name) for name in table.values()})
+    for name in names:
+        if Path(name).name != name or name in ("", ".", "..") or "\\" in name or "\0" in name:
+            raise UserError(
+                f"{index}: {name!r:.60} is not a file of this folder; do not trust this checkpoint"
+            )
+        if not (index.parent / name).is_file():
+            raise UserError(f"{index.parent}: {name!r:.60} is missing; the download is not complete")
+    return tuple(index.parent / name for name in names)
+
+
+def _given(text: str | None) -> Path | None:
+    """The tokenizer file that the user named."""
+    if text is None:
+        return None
     path = Path(text).expanduser()
     if path.is_dir():
-        path = path / _TOKENIZER
+        path = next((path / name for name in _TOKENIZERS if (path / name).is_file()), path)
     if not path.is_file():
-        raise UserError(f"{text}: no such tokenizer; give the path of {_TOKENIZER}")
+        raise UserError(f"{text}: no such tokenizer; give the path of {' or '.join(_TOKENIZERS)}")
     return path
 
 
-def _find_tokenizer(folder: Path, given: str | None) -> Path:
-    if given is not None:
-        return _existing(given)
-    for place in (folder / _TOKENIZER, folder.parent / _TOKENIZER):  # Meta's download puts it one level up
-        if place.is_file():
-            return place
-    raise UserError(f"{folder}: no {_TOKENIZER} beside it; give its path as the second argument")
+def _beside(folder: Path) -> Path:
+    """The tokenizer in the folder or, where Meta's download puts it, one level up."""
+    for place in (folder, folder.parent):
+        for name in _TOKENIZERS:
+            if (place / name).is_file():
+                return place / name
+    raise UserError(f"{folder}: no {_TOKENIZERS[0]} beside it; give its path as the second argument")

@@ -40,6 +40,20 @@ class Submit:
 
 
 @dataclass(frozen=True, slots=True)
+class Score:
+    """Measure the perplexity of a text: Scoring events and then Scored. Numbered like a Submit.
+
+    Only the first `tokens` of it are taken (None: all), with `rows` of them in one call of the model
+    (None: whole windows).
+    """
+
+    run: int
+    text: str
+    tokens: int | None = None
+    rows: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End this run and every earlier one, waiting ones included. Acts within a unit's time."""
 
@@ -72,7 +86,7 @@ class Shutdown:
     """Stop whatever runs and end the worker."""
 
 
-Command = Load | Submit | Stop | Configure | Rewind | Shutdown
+Command = Load | Submit | Score | Stop | Configure | Rewind | Shutdown
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -80,11 +94,16 @@ Command = Load | Submit | Stop | Configure | Rewind | Shutdown
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Progress of a load. `stage` is a short phrase; bytes are of the weights in the source."""
+    """Progress of a load. `stage` is a short phrase; bytes are of the weights in the source.
+
+    The rate is that of the last seconds, in bytes per second; None until there is one.
+    """
 
     stage: str
     done_bytes: int = 0
     total_bytes: int | None = None
+    bytes_per_s: float | None = None
+    seconds_left: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +203,46 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """How far a Score is, in tokens; those of the running call count by the units they have passed.
+
+    At most 4 a second. `perplexity` is that of the scores so far, None before the first.
+    """
+
+    run: int
+    done: int
+    total: int
+    tok_s: float
+    perplexity: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Perplexity:
+    """exp(mean negative log-likelihood) of `tokens` scored tokens: the object that `--json` prints.
+
+    The first token of a window has no score and the last one is not run, so as many are run as scored.
+    """
+
+    perplexity: float
+    tokens: int
+    windows: int
+    tok_s: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain numbers, in the contract's order."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A Score is over. `result` is None after a stop, and after an error, which `error` tells."""
+
+    run: int
+    result: Perplexity | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One reading of the meters; None where nothing can be read. Bytes, and bytes per second."""
 
@@ -220,4 +279,4 @@ class Failed:
     user: bool = True
 
 
-Event = Loading | Ready | Prefill | Delta | Done | Snapshot | Notice | Failed
+Event = Loading | Ready | Prefill | Delta | Done | Scoring | Scored | Snapshot | Notice | Failed

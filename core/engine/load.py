@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 
 import torch
 
 from core.checkpoint import Checkpoint, find, open_checkpoint
-from core.engine.events import Loading, ModelInfo
+from core.checkpoint.reader import Reader
+from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.generate import Cancelled, rows_per_call
+from core.engine.load_meter import LoadMeter
 from core.errors import Unbuilt, UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer
 from core.monitor import PeakMemory, physical_cores
 from core.options import LoadOptions
-from core.text.dialogue import ChatFormat, chat_format
+from core.text.dialogue import ChatFormat, choose_format
+from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT = 4096
-_PROGRESS_SECONDS = 0.05
 
 
 @dataclass(slots=True)
@@ -32,29 +35,47 @@ class Engine:
     cache: KVCache
     tokenizer: Tokenizer
     format: ChatFormat | None  # None completes raw text
+    stop_ids: frozenset[int]
     rows: int
     info: ModelInfo
     peak: PeakMemory
 
 
-def load(options: LoadOptions, progress: Callable[[Loading], None], cancelled: Callable[[], bool]) -> Engine:
-    """Read a checkpoint into memory. Raises UserError, or Cancelled when the flag is seen."""
+def load(
+    options: LoadOptions, emit: Callable[[Loading | Notice], None], cancelled: Callable[[], bool]
+) -> Engine:
+    """Read a checkpoint into memory, with its progress and what the user should know of it to `emit`.
+    Raises UserError, or Cancelled when the flag is seen."""
     started = time.perf_counter()
-    peak = PeakMemory()
     device = choose_device(options.device)
-    progress(Loading("opening"))
-    checkpoint = open_checkpoint(find(options.checkpoint, options.tokenizer))
+    emit(Loading("opening"))
+    with closing(open_checkpoint(find(options.checkpoint, options.tokenizer))) as checkpoint:
+        return _load(checkpoint, options, emit, cancelled, device, started)
+
+
+def _load(
+    checkpoint: Checkpoint,
+    options: LoadOptions,
+    emit: Callable[[Loading | Notice], None],
+    cancelled: Callable[[], bool],
+    device: torch.device,
+    started: float,
+) -> Engine:
+    peak = PeakMemory()
     config = checkpoint.config
     tokenizer = checkpoint.tokenizer()
-    name = options.chat_format or checkpoint.chat_format
-    chat = None if options.raw else chat_format(name, tokenizer, checkpoint.default_system)
+    _check_vocabulary(tokenizer, checkpoint)
+    hints = checkpoint.chat()
+    chat = None if options.raw else choose_format(options.chat_format, tokenizer, hints)
+    for note in checkpoint.notes:
+        emit(Notice(note))
     context = choose_context(options.context, config)
     dtype = choose_dtype(options.dtype, checkpoint.stored_dtype, device)
 
     # The fused attention of the CPU is several times slower in float16 than in float32.
     cache_dtype = torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
     try:
-        model = _read(checkpoint, dtype, device, progress, cancelled, peak)
+        model = _read(checkpoint, dtype, device, emit, cancelled, peak)
         model.prepare(context, device)
         cache = KVCache(config, context, cache_dtype, device)
     except torch.OutOfMemoryError:
@@ -75,7 +96,8 @@ def load(options: LoadOptions, progress: Callable[[Loading], None], cancelled: C
         load_s=time.perf_counter() - started,
     )
     peak.look(force=True)
-    return Engine(model, cache, tokenizer, chat, rows_per_call(config, dtype, device), info, peak)
+    stop_ids = hints.stop_ids | ends(tokenizer) if chat is None else chat.stop_ids
+    return Engine(model, cache, tokenizer, chat, stop_ids, rows_per_call(config, dtype, device), info, peak)
 
 
 def _read(
@@ -86,28 +108,43 @@ def _read(
     cancelled: Callable[[], bool],
     peak: PeakMemory,
 ) -> Transformer:
-    """The model with its weights in `dtype` on `device`, one tensor of the source in flight."""
+    """The model with its weights in `dtype` on `device`; of the source only some megabytes in flight."""
     with torch.device("meta"):
         model = Transformer(checkpoint.config)
-    done, reported = 0, 0.0
-    weights: dict[str, torch.Tensor] = {}
-    for name, tensor in checkpoint.tensors():
+    meter = LoadMeter(sum(weight.nbytes for weight in checkpoint.weights.values()), progress)
+
+    def tick(count: int) -> None:
         if cancelled():
             raise Cancelled
-        home = torch.empty(tensor.shape, dtype=dtype, device=device)
-        weights[name] = home.copy_(tensor)
-        done += tensor.nbytes
+        meter.add(count)
         peak.look()
-        if time.perf_counter() - reported >= _PROGRESS_SECONDS or done >= checkpoint.nbytes:
-            reported = time.perf_counter()
-            progress(Loading("reading weights", min(done, checkpoint.nbytes), checkpoint.nbytes))
+
+    homes: dict[str, torch.Tensor] = {}
+    with Reader(tick) as reader:
+        for name, weight in checkpoint.weights.items():
+            homes[name] = torch.empty(weight.shape, dtype=dtype, device=device)
+            reader.fill(weight, homes[name])
     if checkpoint.config.tied:
         model.output.weight = model.tok_embeddings.weight
-        weights["output.weight"] = weights["tok_embeddings.weight"]
-    model.load_state_dict(weights, strict=True, assign=True)
+        homes["output.weight"] = homes["tok_embeddings.weight"]
+    model.load_state_dict(homes, strict=True, assign=True)
     if checkpoint.config.tied:
         model.output.weight = model.tok_embeddings.weight  # `assign` has made two parameters of it
     return model.requires_grad_(False).eval()
+
+
+def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
+    """UserError unless every token that a text can give has a row in the embedding.
+
+    Fewer tokens than rows are common: rows are padded to a round number.
+    """
+    rows = checkpoint.config.vocab_size
+    controls = sum(token >= rows for token in tokenizer.controls.values())
+    if tokenizer.vocab_size - controls > rows:
+        raise UserError(
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the embedding of {checkpoint.name} has "
+            f"{rows}; give the tokenizer that came with it"
+        )
 
 
 def choose_device(name: str) -> torch.device:

@@ -52,7 +52,6 @@ class Session:
         seed = settings.sampling.seed
         seed = secrets.randbelow(2**32) if seed is None else seed
         sampler = Sampler(lambda: self._settings().sampling, seed, prompt[-RECENT:], mu)
-        stop_ids = engine.format.stop_ids if engine.format else _text_ends(engine)
         at_start = engine.format.replies_start_text if engine.format else not text
         recording = _Recording(run, engine, len(prompt), self._emit, at_start=at_start)
         tokens = generate(
@@ -68,7 +67,7 @@ class Session:
         try:
             with closing(tokens):
                 for choice in tokens:
-                    if choice.token in stop_ids:
+                    if choice.token in engine.stop_ids:
                         reason = Reason.STOP
                         break
                     recording.add(choice)
@@ -191,8 +190,3 @@ def _turns(path: list[Message]) -> list[Turn]:
         reply = path[i + 1].tokens if i + 1 < len(path) else None
         turns.append(Turn(path[i].text, reply))
     return turns
-
-
-def _text_ends(engine: Engine) -> frozenset[int]:
-    eos = engine.tokenizer.eos_id
-    return frozenset() if eos is None else frozenset((eos,))

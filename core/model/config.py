@@ -1,5 +1,6 @@
 """The sizes of a Llama: all that the mathematics needs to know of a checkpoint."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 class ModelConfig:
     """Sizes and constants. `tied` shares the embedding with the output head.
 
+    `rope_divisors` are what the D/2 rotary frequencies are divided by; none at all is 1 for each.
     `max_context` is the longest context, in tokens, that the model was trained for.
     """
 
@@ -19,6 +21,7 @@ class ModelConfig:
     vocab_size: int
     norm_eps: float
     rope_theta: float = 10000.0
+    rope_divisors: tuple[float, ...] = ()
     tied: bool = False
     max_context: int = 4096
 
@@ -30,6 +33,11 @@ class ModelConfig:
             raise ValueError(f"n_heads {self.n_heads} is not a multiple of n_kv_heads {self.n_kv_heads}")
         if self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} is odd, so it has no rotary pairs")
+        if len(self.rope_divisors) not in (0, self.head_dim // 2):
+            raise ValueError(f"{len(self.rope_divisors)} rotary divisors for a head_dim of {self.head_dim}")
+        constants = (self.norm_eps, self.rope_theta, *self.rope_divisors)
+        if not all(0 < value < math.inf for value in constants):
+            raise ValueError("norm_eps, rope_theta or a rotary divisor is not a positive number")
 
     def shapes(self) -> dict[str, tuple[int, int] | tuple[int]]:
         """Every weight under Meta's name with its shape (rows, columns), in the order of computation."""

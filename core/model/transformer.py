@@ -15,19 +15,7 @@ from torch import Tensor, nn
 
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
-
-
-def rope_table(config: ModelConfig, length: int) -> Tensor:
-    """Rotations [length, D/2], unit complex: angle = position * theta^(-2i/D) (arXiv 2104.09864)."""
-    exponent = torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim
-    angles = torch.outer(torch.arange(length, dtype=torch.float64), config.rope_theta**-exponent)
-    return torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
-
-
-def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate adjacent pairs (2i, 2i+1) of [T, heads, D], Meta's layout, in float32."""
-    pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rope[:, None]).flatten(-2).type_as(x)
+from core.model.rope import rope_table, rotate
 
 
 def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
@@ -172,7 +160,11 @@ class Transformer(nn.Module):
     def forward(
         self, tokens: Tensor, cache: KVCache, keep: int = 1, units: Iterable[Unit] | None = None
     ) -> Tensor:
-        """Logits [keep, vocabulary] in float32 of the last `keep` of `tokens` [T].
+        """Logits [keep, vocabulary] in float32 of the last `keep` of `tokens` [T]; see `hidden`."""
+        return self.head(self.hidden(tokens, cache, units)[-keep:])
+
+    def hidden(self, tokens: Tensor, cache: KVCache, units: Iterable[Unit] | None = None) -> Tensor:
+        """What the blocks make of `tokens` [T]: [T, dim], the input of the output head.
 
         The tokens follow those in the cache; the caller commits them. `units` stands in for the
         model's own, so that the caller may look on between them.
@@ -182,7 +174,11 @@ class Transformer(nn.Module):
         x = self.tok_embeddings(tokens)
         for unit in self.units if units is None else units:
             x = unit.run(x, step)
-        return self.output(self.norm(x[-keep:])).float()
+        return x
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits [T, vocabulary] in float32 of hidden states [T, dim]."""
+        return self.output(self.norm(hidden)).float()
 
     def _mask(self, T: int, start: int, device: torch.device) -> Tensor | None:
         if T == 1:

@@ -13,14 +13,19 @@ from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.checkpoint.fields import Fields
 from core.checkpoint.gguf import GGUFCheckpoint
 from core.checkpoint.gguf_header import read_header
-from core.checkpoint.layout import Kind, Layout, find
+from core.checkpoint.layout import Kind, Layout
+from core.checkpoint.source import SourceFile
+from core.engine.load import load
 from core.errors import UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer
-from core.text.dialogue import Turn, chat_format
+from core.options import LoadOptions
+from core.text.dialogue import Turn, choose_format
+from tests.core.reading import read
 
 TOKENS = ["<|im_start|>", "<|im_end|>", *"abcdefgh", "ab"]
 CONFIG = ModelConfig(
@@ -108,36 +113,34 @@ def write(tmp_path: Path) -> Write:
 
 
 def opened(path: Path) -> GGUFCheckpoint:
-    return GGUFCheckpoint(Layout(Kind.GGUF, path, (path,), None))
+    return GGUFCheckpoint(Layout(Kind.GGUF, path, (path,), None, Fields(path, {})))
 
 
 def read_all(path: Path) -> None:
     """Everything a load reads."""
     checkpoint = opened(path)
     checkpoint.tokenizer()
-    for _ in checkpoint.tensors():
-        pass
+    read(checkpoint)
 
 
 class TestWhatIsRead:
     def test_sizes_and_words(self, write: Write) -> None:
         checkpoint = opened(write())
         assert checkpoint.config == CONFIG
-        assert (checkpoint.name, checkpoint.chat_format, checkpoint.default_system) == ("tiny", "none", None)
+        assert (checkpoint.name, checkpoint.chat().template, checkpoint.notes) == ("tiny", None, ())
         assert checkpoint.stored_dtype == torch.float32
 
     def test_floats_come_out_as_they_went_in(self, write: Write) -> None:
         kinds = {"layers.0.attention.wq.weight": Type.F16, "layers.1.feed_forward.w2.weight": Type.BF16}
         source = weights(kinds)
         checkpoint = opened(write(tensors=source))
-        read = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
-        assert {name: tuple(tensor.shape) for name, tensor in read.items()} == CONFIG.shapes()
-        for name, tensor in read.items():
+        got = read(checkpoint)
+        assert {name: tuple(tensor.shape) for name, tensor in got.items()} == CONFIG.shapes()
+        for name, tensor in got.items():
             values = torch.from_numpy(source[NAMES[name]][0])
             assert torch.equal(tensor, values.to(tensor.dtype)), name
-        assert read["layers.0.attention.wq.weight"].dtype == torch.float16
-        assert read["layers.1.feed_forward.w2.weight"].dtype == torch.bfloat16
-        assert checkpoint.nbytes == sum(tensor.nbytes for tensor in read.values())
+        assert got["layers.0.attention.wq.weight"].dtype == torch.float16
+        assert got["layers.1.feed_forward.w2.weight"].dtype == torch.bfloat16
         assert checkpoint.stored_dtype == torch.float16
 
     def test_quantised_weights_by_hand(self, write: Write) -> None:
@@ -145,8 +148,7 @@ class TestWhatIsRead:
         # Q4_1: a float16 scale d, a float16 minimum m, 16 bytes with values 0-15 low and 16-31 high; d q + m.
         kinds = {"tok_embeddings.weight": Type.Q8_0, "layers.1.attention.wv.weight": Type.Q4_1}
         path = write(tensors=weights(kinds))
-        checkpoint = opened(path)
-        read = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+        got = read(opened(path), torch.float32)
         stored = {tensor.name: bytes(tensor.data) for tensor in gguf.GGUFReader(path).tensors}
         q8 = [
             d * q for d, *qs in struct.iter_unpack("<e32b", stored["token_embd.weight"]) for q in qs
@@ -157,16 +159,14 @@ class TestWhatIsRead:
             for q in [*(byte & 15 for byte in qs), *(byte >> 4 for byte in qs)]
         ]
         for name, values in (("tok_embeddings.weight", q8), ("layers.1.attention.wv.weight", q4)):
-            assert read[name].dtype == torch.float32
-            torch.testing.assert_close(read[name].flatten(), torch.tensor(values), rtol=1e-6, atol=1e-6)
-        assert checkpoint.nbytes == sum(tensor.nbytes for tensor in read.values())
+            torch.testing.assert_close(got[name].flatten(), torch.tensor(values), rtol=1e-6, atol=1e-6)
 
     @pytest.mark.parametrize("kind", [Type.Q4_0, Type.Q5_0, Type.Q5_1])
     def test_other_quantised_types_are_near_their_source(self, write: Write, kind: Type) -> None:
         name = "layers.0.feed_forward.w1.weight"
         source = weights({name: kind})
-        read = {name: tensor.clone() for name, tensor in opened(write(tensors=source)).tensors()}
-        error = (read[name] - torch.from_numpy(source[NAMES[name]][0])).abs().max()
+        got = read(opened(write(tensors=source)), torch.float32)
+        error = (got[name] - torch.from_numpy(source[NAMES[name]][0])).abs().max()
         assert 0 < error < 0.5
 
     def test_a_tied_head(self, write: Write) -> None:
@@ -174,21 +174,44 @@ class TestWhatIsRead:
         del tensors["output.weight"]
         checkpoint = opened(write(tensors=tensors))
         assert checkpoint.config.tied
-        assert "output.weight" not in dict(checkpoint.tensors())
+        assert "output.weight" not in checkpoint.weights
 
-    @pytest.mark.parametrize(
-        ("template", "chat", "system"),
-        [
-            ("{{ '<|im_start|>system\nBe.<|im_end|>\n' }}", "chatml", "Be."),
-            ("{{ '<|im_start|>system\\nBe.<|im_end|>\\n' }}", "chatml", "Be."),
-            ("{{ '<|im_start|>system\n' + m['content'] + '<|im_end|>\n' }}", "chatml", None),
-            ("{{ '<|im_start|>' + m['role'] }}", "chatml", None),
-            ("[INST] {{ m['content'] }}", "none", None),
-        ],
-    )
-    def test_what_the_template_says(self, write: Write, template: str, chat: str, system: str | None) -> None:
-        checkpoint = opened(write({"tokenizer.chat_template": template}))
-        assert (checkpoint.chat_format, checkpoint.default_system) == (chat, system)
+    def test_what_it_says_of_chatting(self, write: Write) -> None:
+        ends = {"tokenizer.ggml.eot_token_id": 4, "tokenizer.ggml.eom_token_id": 5}
+        hints = opened(write({"tokenizer.chat_template": "{{ messages }}"} | ends)).chat()
+        assert (hints.template, hints.stop_ids) == ("{{ messages }}", {1, 4, 5})
+
+    def test_a_padded_embedding(self, write: Write) -> None:
+        tokens = [token for token in TOKENS if token != "h"]
+        path = write({"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.token_type": [3, 3] + [1] * 8})
+        engine = load(LoadOptions(str(path), device="cpu"), lambda event: None, lambda: False)
+        assert (engine.tokenizer.vocab_size, engine.model.config.vocab_size) == (10, 11)
+
+    def test_an_embedding_that_is_too_small(self, write: Write) -> None:
+        changes = {"tokenizer.ggml.tokens": [*TOKENS, "i"], "tokenizer.ggml.token_type": [3, 3] + [1] * 10}
+        with pytest.raises(UserError, match="12 tokens, but the embedding of tiny has 11"):
+            load(LoadOptions(str(write(changes)), device="cpu"), lambda event: None, lambda: False)
+
+    def test_a_sliding_window_limits_the_context(self, write: Write) -> None:
+        checkpoint = opened(write({"llama.attention.sliding_window": 33}))
+        assert checkpoint.config.max_context == 33
+        assert "looks back 33 tokens only" in checkpoint.notes[0]
+
+    def test_several_files(self, write: Write, tmp_path: Path) -> None:
+        everything = weights()
+        half = len(everything) // 2
+        parts = [dict([*everything.items()][:half]), dict([*everything.items()][half:])]
+        paths = [tmp_path / f"big-0000{i}-of-00002.gguf" for i in (1, 2)]
+        for i, (path, part) in enumerate(zip(paths, parts, strict=True)):
+            write({"split.count": 2, "split.no": i}, part).rename(path)
+        got = read(tmp_path)
+        assert got.keys() == CONFIG.shapes().keys()
+        assert all(torch.equal(got[name], torch.from_numpy(everything[NAMES[name]][0])) for name in got)
+        with pytest.raises(UserError, match=r"give the first, big-00001-of-00002\.gguf"):
+            read(paths[1])
+        paths[1].unlink()
+        with pytest.raises(UserError, match=r"big-00002-of-00002\.gguf: missing"):
+            read(paths[0])
 
     def test_the_vocabulary(self, write: Write) -> None:
         tokenizer = opened(write()).tokenizer()
@@ -199,9 +222,9 @@ class TestWhatIsRead:
 
     def test_the_header_agrees_with_the_packages_reader(self, write: Write) -> None:
         path = write({"general.alignment": 64})
-        header, reader = read_header(path), gguf.GGUFReader(path)
+        header, reader = read_header(SourceFile(path)), gguf.GGUFReader(path)
         own = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
-        assert header.metadata == own
+        assert header.metadata.values == own
         assert {name: (info.offset, info.nbytes, info.type) for name, info in header.tensors.items()} == {
             tensor.name: (tensor.data_offset, tensor.n_bytes, tensor.tensor_type) for tensor in reader.tensors
         }
@@ -230,18 +253,18 @@ class TestWhatIsRefused:
             ({"llama.feed_forward_length": 97}, "ffn_gate.weight is 96 x 64, not 97 x 64"),
             ({"llama.attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon"),
             ({"llama.rope.freq_base": float("nan")}, "llama.rope.freq_base is nan"),
-            ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count 8 is not read yet"),
-            ({"llama.rope.scaling.type": "linear"}, "scaling.type 'linear' is not read yet"),
-            ({"llama.expert_count": 8}, "llama.expert_count 8 is not read yet"),
+            ({"llama.rope.dimension_count": 8}, "llama.rope.dimension_count 8 is not read"),
+            ({"llama.rope.scaling.type": "yarn"}, "scaling.type 'yarn' is not read; use"),
+            ({"llama.expert_count": 8}, "llama.expert_count 8 is not read"),
+            ({"split.count": 2}, "one of 2 files, but not named -00001-of-00002"),
             ({"general.alignment": 0}, "alignment 0"),
-            ({"tokenizer.ggml.model": "llama"}, "tokenizer 'llama' is not read yet"),
-            ({"tokenizer.ggml.pre": "qwen2"}, "'qwen2' is not read yet"),
-            ({"tokenizer.ggml.pre": None}, "'default' is not read yet"),
-            ({"tokenizer.ggml.tokens": TOKENS[:-1]}, "10 tokens, but the embedding has 11"),
+            ({"tokenizer.ggml.model": "bert"}, "'bert'"),
+            ({"tokenizer.ggml.pre": "qwen2"}, "'qwen2'"),
+            ({"tokenizer.ggml.add_bos_token": "yes"}, "add_bos_token is 'yes', not true or false"),
             ({"tokenizer.ggml.tokens": [*TOKENS[:-1], "a"]}, "stands twice"),
             ({"tokenizer.ggml.tokens": [1] * 11}, "tokenizer.ggml.tokens is a list of 11"),
-            ({"tokenizer.ggml.token_type": [3, 3]}, "token_type is a list of 2"),
-            ({"tokenizer.ggml.token_type": [4] * 11}, "token_type"),
+            ({"tokenizer.ggml.token_type": [3, 3]}, "its tokenizer is damaged"),
+            ({"tokenizer.ggml.token_type": [7] * 11}, "its tokenizer is damaged"),
             ({"tokenizer.ggml.merges": ["a z"]}, "its tokenizer is damaged"),
             ({"tokenizer.ggml.merges": ["z"]}, "its tokenizer is damaged"),
             ({"tokenizer.ggml.eos_token_id": 11}, "eos_token_id is 11, not below 11"),
@@ -256,17 +279,21 @@ class TestWhatIsRefused:
 
     def test_tensors(self, write: Write) -> None:
         zeros = (np.zeros((32, 64), np.float32), Type.F32)
-        with pytest.raises(UserError, match=r"'rope_freqs\.weight' is no part of a plain Llama"):
+        with pytest.raises(UserError, match=r"rope_freqs\.weight is 32 x 64 of torch\.float32"):
             opened(write(tensors=weights() | {"rope_freqs.weight": zeros}))
         with pytest.raises(UserError, match=r"blk\.0\.attn_q\.weight is 32 x 64, not 64 x 64"):
             opened(write(tensors=weights() | {"blk.0.attn_q.weight": zeros}))
-        with pytest.raises(UserError, match=r"attn_q\.weight is MXFP4, which is not read yet"):
-            opened(write(tensors=weights({"layers.0.attention.wq.weight": Type.MXFP4})))
-
-    def test_a_tokenizer_beside_it(self, write: Write) -> None:
         path = write()
-        with pytest.raises(UserError, match="leave the second argument out"):
-            GGUFCheckpoint(Layout(Kind.GGUF, path, (path,), path))
+        data = bytearray(path.read_bytes())
+        struct.pack_into("<I", data, data.index(b"blk.0.attn_q.weight") + 19 + 4 + 16, Type.Q8_1)
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=r"attn_q\.weight is Q8_1, which cannot be read; take"):
+            opened(path)
+
+    def test_what_a_llama_does_not_have_is_noted(self, write: Write) -> None:
+        extra = {"blk.0.attn_q.bias": (np.zeros((64,), np.float32), Type.F32)}
+        (note,) = opened(write(tensors=weights() | extra)).notes
+        assert "'blk.0.attn_q.bias', which a Llama does not have" in note
 
     def test_every_truncation(self, write: Write) -> None:
         path = write()
@@ -333,8 +360,8 @@ class TestDamage:
 
 def test_the_demo_answers_as_the_original_does(demo_path: Path) -> None:
     """The greedy answer of the model's own code; with wq and wk in another rotary order it is noise."""
-    checkpoint = opened(find(str(demo_path)).path)
-    weights = {name: tensor.clone() for name, tensor in checkpoint.tensors()}
+    checkpoint = opened(demo_path)
+    weights = read(checkpoint, torch.float32)
     weights["output.weight"] = weights["tok_embeddings.weight"]
     with torch.device("meta"):
         model = Transformer(checkpoint.config)
@@ -342,7 +369,7 @@ def test_the_demo_answers_as_the_original_does(demo_path: Path) -> None:
     device = torch.device("cpu")
     model.prepare(64, device)
     cache = KVCache(checkpoint.config, 64, torch.float32, device)
-    chat = chat_format("chatml", checkpoint.tokenizer(), checkpoint.default_system)
+    chat = choose_format(None, checkpoint.tokenizer(), checkpoint.chat())
     todo = chat.encode([Turn("What is the capital of France?")], None)
     answer: list[int] = []
     with torch.inference_mode():

@@ -74,15 +74,14 @@ def test_speed_needs_two_readings(session: ChatSession) -> None:
     assert session.state() == "replying · token 4/512 · Esc stop"
 
 
-def test_load_shows_share_and_speed(session: ChatSession, clock: Clock) -> None:
+def test_load_shows_share_and_speed(session: ChatSession) -> None:
     assert session.state() == "starting"
     session.load_progressed(Loading("starting torch"))
     assert session.state() == "starting torch"
-    clock.now += 5  # importing torch does not count as reading
-    session.load_progressed(Loading("reading weights", 100_000_000, 10**9))
-    clock.now += 2
-    session.load_progressed(Loading("reading weights", 430_000_000, 10**9))
-    assert session.state() == "reading weights 43 % · 0.43 of 1.0 GB · 0.17 GB/s"
+    session.load_progressed(Loading("reading weights", 0, 10**9))
+    assert session.state() == "reading weights 0 % · 0.00 of 1.0 GB"
+    session.load_progressed(Loading("reading weights", 430_000_000, 10**9, 0.2e9, 2.85))
+    assert session.state() == "reading weights 43 % · 0.43 of 1.0 GB · 0.20 GB/s · 2.9 s left"
 
 
 def test_prefill_and_queue_are_counted(session: ChatSession) -> None:
