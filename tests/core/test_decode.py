@@ -26,7 +26,7 @@ def model(shared_data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def llama2(model: Path) -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(model)
+    return SentencePieceTokenizer(model.read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_random_ids_read_as_the_library_reads_them_in_bpe(
 
 
 def test_golden_text_of_a_real_model(stories: Path) -> None:
-    tokenizer = SentencePieceTokenizer(stories / "tokenizer.model")
+    tokenizer = SentencePieceTokenizer((stories / "tokenizer.model").read_bytes())
     golden = json.loads((stories / "golden_tokens.json").read_text())
     text = "".join(decode(tokenizer, golden["prompt"] + golden["greedy"]))
     assert (stories / "golden_greedy200.txt").read_text().startswith(text)

@@ -45,7 +45,7 @@ TWO = two(LETTERS)
 
 @pytest.fixture(scope="module")
 def llama2(shared_data: Path) -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(shared_data / "llama2" / "tokenizer.model")
+    return SentencePieceTokenizer((shared_data / "llama2" / "tokenizer.model").read_bytes())
 
 
 class TestLlama2:

@@ -32,7 +32,7 @@ def native(name: str, tokenizer: Tokenizer, *stop_ids: int) -> ChatFormat:
 
 @pytest.fixture(scope="module")
 def llama2(shared_data: Path) -> SentencePieceTokenizer:
-    return SentencePieceTokenizer(shared_data / "llama2" / "tokenizer.model")
+    return SentencePieceTokenizer((shared_data / "llama2" / "tokenizer.model").read_bytes())
 
 
 @pytest.mark.parametrize(
