@@ -17,11 +17,11 @@ from core.engine.backend import Backend
 from core.engine.worker import LocalBackend
 from core.errors import Unbuilt, UserError
 from core.options import PARAMS, LoadOptions, Param, Value, default_values
+from tui import perplexity
 
 _LATER = {
     "--synthetic": "NAME",
     "--plan": None,
-    "--perplexity": "FILE",
     "--bench": None,
     "--vram": "SIZE",
     "--ram": "SIZE",
@@ -44,7 +44,8 @@ class Request:
     options: LoadOptions | None  # None: the demo model, wherever it lies or comes from
     values: dict[str, Value]
     changed: frozenset[str]
-    messages: Iterator[str] | None  # None: the full-screen chat
+    messages: Iterator[str] | None  # what to answer without a screen
+    sample: perplexity.Sample | None  # what to measure on; neither: the full-screen chat
     demo_file: str | None
     json: bool
     stats: Path | None
@@ -63,12 +64,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(request: Request) -> int:
     options = request.options or _demo(request)
-    backend: Backend = LocalBackend(meters=request.messages is None)
+    backend: Backend = LocalBackend(meters=request.messages is None and request.sample is None)
     if request.stats is not None:
         from tui.stats_log import StatsLog
 
         backend = StatsLog(backend, request.stats)
-    if request.messages is not None:
+    if request.sample is not None:
+        code = perplexity.run(backend, options, request.sample, as_json=request.json)
+    elif request.messages is not None:
         from tui.headless import run
 
         code = run(backend, options, request.values, request.messages, as_json=request.json)
@@ -132,13 +135,15 @@ def parse(argv: Sequence[str]) -> Request:
         typed["dtype"] = "float16"
     keys = {param.key for param in PARAMS}
     changed = frozenset(key for key in typed if key in keys)
-    values = default_values() | {key: typed[key] for key in changed} | {"raw": typed.get("raw", False)}
+    raw = typed.get("raw", False) or "perplexity" in typed  # a text to measure on is no conversation
+    values = default_values() | {key: typed[key] for key in changed} | {"raw": raw}
     demo = bool(typed.get("demo")) or "demo_file" in typed
     return Request(
         options=_options(typed, values, demo),
         values=values,
         changed=changed,
-        messages=_messages(typed),
+        messages=None if "perplexity" in typed else _messages(typed),
+        sample=_sample(typed),
         demo_file=typed.get("demo_file"),
         json=_json(typed),
         stats=typed.get("stats"),
@@ -174,6 +179,21 @@ def _load_options(
         chat_format=chat if isinstance(chat, str) else None,
         raw=raw,
     )
+
+
+def _sample(typed: dict[str, Any]) -> perplexity.Sample | None:
+    """The text of --perplexity, which excludes everything that asks for a reply; None without it."""
+    if "perplexity" not in typed:
+        for key in ("tokens", "rows"):
+            if key in typed:
+                raise UserError(f"--{key} goes with --perplexity FILE; give both, or neither")
+        return None
+    for key in ("prompt", "script"):
+        if key in typed:
+            raise UserError(f"--perplexity and --{key} are both given; leave one out")
+    if "stats" in typed:
+        raise UserError("--stats keeps replies; with --perplexity use --json")
+    return perplexity.read_sample(typed["perplexity"], typed.get("tokens"), typed.get("rows"))
 
 
 def _messages(typed: dict[str, Any]) -> Iterator[str] | None:
@@ -227,9 +247,11 @@ def _stdin() -> Any:
 
 
 def _json(typed: dict[str, Any]) -> bool:
-    headless = "prompt" in typed or "script" in typed or not sys.stdin.isatty()
+    headless = not typed.keys().isdisjoint(("prompt", "script", "perplexity")) or not sys.stdin.isatty()
     if typed.get("json") and not headless:
-        raise UserError("--json goes with --prompt, --script or text on stdin; in the chat use --stats FILE")
+        raise UserError(
+            "--json goes with --prompt, --script, --perplexity or text on stdin; in the chat use --stats FILE"
+        )
     return bool(typed.get("json"))
 
 
@@ -264,8 +286,21 @@ def _parser() -> argparse.ArgumentParser:
     add("--demo-file", metavar="PATH", help="the demo model from this GGUF file instead of fetching it")
     add("--prompt", metavar="TEXT", help="one reply on stdout, then exit")
     add("--script", metavar="FILE", help="a conversation, one message a line; - is stdin")
+    add("--perplexity", metavar="FILE", help="how well the model predicts a text; lower is better")
+    add(
+        "--tokens",
+        metavar="N",
+        type=_at_least("--tokens", 2),
+        help="with --perplexity: only the first N tokens of the text",
+    )
+    add(
+        "--rows",
+        metavar="N",
+        type=_at_least("--rows", 1),
+        help="with --perplexity: tokens in one call of the model, 1 as in a reply. Default: the context.",
+    )
     add("--raw", action="store_true", help="complete the text after BOS, without any chat format")
-    add("--json", action="store_true", help="one JSON object a reply on stdout")
+    add("--json", action="store_true", help="one JSON object a reply, or for --perplexity, on stdout")
     add(
         "--stats",
         metavar="FILE",
@@ -306,6 +341,15 @@ def _metavar(param: Param) -> str:
 
 def _help(param: Param) -> str:
     return f"{param.help} Default: {param.format(param.default)}.".replace("%", "%%")
+
+
+def _at_least(flag: str, least: int) -> Any:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
+            raise UserError(f"{flag} {text}: give a whole number of at least {least}")
+        return int(text)
+
+    return parse
 
 
 def _only(flag: str, accepted: str) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import sys
 from collections.abc import Iterable
@@ -16,8 +15,6 @@ from core.engine.events import (
     Event,
     Failed,
     Load,
-    Loading,
-    ModelInfo,
     Notice,
     Ready,
     Reply,
@@ -26,11 +23,12 @@ from core.engine.events import (
 )
 from core.errors import UserError
 from core.options import LoadOptions, Sampling, Value
+from tui.console import Fault, model_line, wait_ready, with_status
 
 _STOP_SECONDS = 2.0
-_ERASE = "\r\x1b[K"  # back to the start of the line, and clear it
 
 
+@with_status
 def run(
     backend: Backend,
     options: LoadOptions,
@@ -47,49 +45,22 @@ def run(
     backend.submit(Load(options))
     number = 0
     try:
-        model = _wait_ready(events)
+        model = wait_ready(events)
         for number, text in enumerate(messages):
             backend.submit(Submit(number, text))
             reply = _answer(events, as_json=as_json)
             if number == 0:
-                print(_model_line(model), file=sys.stderr)
+                print(model_line(model), file=sys.stderr)
             print(_figures(reply), file=sys.stderr)
-    except _Fault as fault:
-        print(f"llama-tui: {fault}", file=sys.stderr)
-        return 1
     except KeyboardInterrupt:
         backend.submit(Stop(number))
         _drain(events, as_json=as_json)
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has left. The interpreter's last flush must not fail on it either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     return 0
 
 
-class _Fault(Exception):
-    """A fault of ours, as the engine reported it."""
-
-
-def _wait_ready(events: queue.SimpleQueue[Event]) -> ModelInfo:
-    """Show the progress of a load where somebody looks; raises UserError or _Fault if it fails."""
-    watched = sys.stderr.isatty()
-    while True:
-        match events.get():
-            case Loading(stage, done, total) if watched:
-                share = f" {done / 1e9:.2f} of {total / 1e9:.2f} GB" if total else ""
-                print(f"{_ERASE}{stage}{share}", end="", file=sys.stderr, flush=True)
-            case Ready(model):
-                print(_ERASE * watched, end="", file=sys.stderr, flush=True)
-                return model
-            case Failed() as failed:
-                print(_ERASE * watched, end="", file=sys.stderr, flush=True)
-                raise UserError(failed.text) if failed.user else _Fault(failed.text)
-
-
 def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:
-    """Print one reply as it comes; raises UserError or _Fault if there is none."""
+    """Print one reply as it comes; raises UserError or Fault if there is none."""
     user = True
     while True:
         match events.get():
@@ -103,14 +74,7 @@ def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:
                 print(json.dumps(reply.as_json()) if as_json else "", flush=True)
                 return reply
             case Done(error=error):
-                raise UserError(str(error)) if user else _Fault(str(error))
-
-
-def _model_line(model: ModelInfo) -> str:
-    return (
-        f"{model.name} · {model.dtype} · {model.device} · {model.chat_format} format · "
-        f"context {model.context} · loaded in {model.load_s:.1f} s"
-    )
+                raise UserError(str(error)) if user else Fault(str(error))
 
 
 def _figures(reply: Reply) -> str:

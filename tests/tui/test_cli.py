@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,8 +15,23 @@ from pathlib import Path
 
 import pytest
 
-from core.options import PARAMS
-from tui import cli
+from core.engine.backend import Sink
+from core.engine.events import (
+    Command,
+    Event,
+    Failed,
+    Load,
+    Loading,
+    Notice,
+    Perplexity,
+    Ready,
+    Score,
+    Scored,
+    Scoring,
+)
+from core.options import PARAMS, LoadOptions
+from tests.fake_backend import MODEL
+from tui import cli, perplexity
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -86,6 +102,96 @@ def test_stdin_is_a_prompt_and_a_script_a_conversation(run: Run, stories: Path, 
     assert [json.loads(line) for line in stats.read_text().splitlines()] == replies
     code, out, _ = run(stories, "--script", "-", *greedy, stdin=Input("Hello\n"))
     assert json.loads(out)["tokens"] == replies[0]["tokens"]
+
+
+def test_perplexity_is_one_line_or_one_object(run: Run, stories: Path) -> None:
+    """The text is the model's own greedy one, so that it is hardly surprised."""
+
+    class Untouched(Input):
+        def read(self, size: int | None = -1) -> str:
+            raise AssertionError("stdin is read")
+
+    argv = (stories, "--perplexity", stories / "golden_greedy200.txt", "--dtype", "float32", "--context", 64)
+    code, out, err = run(*argv, "--json", stdin=Untouched("Hello"))
+    result = json.loads(out)
+    assert code == 0
+    assert list(result) == ["perplexity", "tokens", "windows", "tok_s"]
+    assert 1 < result["perplexity"] < 4
+    assert (result["tokens"], result["windows"]) == (201 - 4, 4)
+    assert "stories260K · float32 · cpu" in err
+    assert err.count("\n") == 1
+    code, out, _ = run(*argv, "--rows", 5, stdin=Untouched())
+    assert out.startswith(f"perplexity {result['perplexity']:.2f} · 197 tokens in 4 windows · ")
+    assert out.endswith(" tok/s\n")
+    code, out, _ = run(*argv, "--tokens", 50)
+    assert "49 tokens in 1 window ·" in out
+
+
+def test_a_perplexity_that_cannot_be_names_the_file(run: Run, stories: Path, tmp_path: Path) -> None:
+    text = tmp_path / "short.txt"
+    text.write_text("a")
+    code, out, err = run(stories, "--perplexity", text)
+    assert (code, out) == (2, "")
+    assert f"llama-tui: --perplexity {text}: the text has fewer than 2 tokens" in err
+
+
+class Scripted:
+    """A backend that loads with a notice and then measures, to a given end."""
+
+    def __init__(self, *ends: Event) -> None:
+        self._ends = ends
+
+    def start(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def submit(self, command: Command) -> None:
+        told: tuple[Event, ...] = ()
+        match command:
+            case Load():
+                told = (Loading("reading"), Notice("heed this"), Ready(MODEL))
+            case Score():
+                told = (Scoring(0, 120, 4095, 40.0, None), Scoring(0, 2048, 4095, 41.0, 20.9755), *self._ends)
+        for event in told:
+            self._sink(event)
+
+    def close(self, timeout: float) -> bool:
+        return True
+
+
+def measured(*ends: Event) -> int:
+    sample = perplexity.Sample("a.txt", "some text", None, None)
+    return perplexity.run(Scripted(*ends), LoadOptions("anywhere"), sample, as_json=False)
+
+
+def test_progress_of_a_perplexity_is_one_line_for_who_looks(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = Perplexity(20.9755, 4095, 1, 41.5)
+    assert measured(Scored(0, result)) == 0
+    out, err = capsys.readouterr()
+    assert out == "perplexity 20.98 · 4095 tokens in 1 window · 41.5 tok/s\n"
+    assert err.splitlines()[0] == "heed this"
+    assert len(err.splitlines()) == 2
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    assert measured(Scored(0, result)) == 0
+    out, err = capsys.readouterr()
+    assert out == "perplexity 20.98 · 4095 tokens in 1 window · 41.5 tok/s\n"
+    assert err.split("\r\x1b[K") == [
+        "",
+        "reading",
+        "heed this\n",
+        "fake-135m · float16 · cpu · chatml format · context 4096 · loaded in 1.0 s\n",
+        "120 of 4095 tokens · 40.0 tok/s · 99 s left",
+        "2048 of 4095 tokens · 41.0 tok/s · 50 s left · perplexity 20.98",
+        "",
+    ]
+
+
+def test_a_fault_in_a_perplexity_is_status_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert measured(Failed("ValueError: oh", user=False), Scored(0, error="ValueError: oh")) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.endswith("\nllama-tui: ValueError: oh\n")
 
 
 def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> None:
@@ -159,11 +265,39 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "beyond the model": (["STORIES", "--prompt", "x", "--context", "9999"], "this model's limit is 4096"),
     "other tokenizer": (
         ["STORIES", "LLAMA2", "--prompt", "x"],
-        "32000 tokens, but the checkpoint's embedding",
+        "the tokenizer has 32000 tokens, but the embedding of stories260K has 512",
     ),
     "plan": (["STORIES", "--plan"], "--plan is not built yet"),
     "bench": (["STORIES", "--bench"], "--bench is not built yet"),
-    "perplexity": (["STORIES", "--perplexity", "f"], "--perplexity is not built yet"),
+    "perplexity of nothing": (
+        ["STORIES", "--perplexity", "/no/text"],
+        "--perplexity /no/text: cannot be read",
+    ),
+    "perplexity of a folder": (["STORIES", "--perplexity", "STORIES"], "cannot be read (Is a directory)"),
+    "perplexity of no text": (
+        ["STORIES", "--perplexity", "STORIES/consolidated.00.pth"],
+        "consolidated.00.pth: byte 64 is 0x80, which is not UTF-8",
+    ),
+    "perplexity of an empty file": (["STORIES", "--perplexity", "/dev/null"], "/dev/null: the file is empty"),
+    "perplexity and prompt": (
+        ["STORIES", "--perplexity", "/no/text", "--prompt", "x"],
+        "--perplexity and --prompt are both given",
+    ),
+    "perplexity and script": (
+        ["STORIES", "--perplexity", "/no/text", "--script", "-"],
+        "--perplexity and --script are both given",
+    ),
+    "perplexity and stats": (
+        ["STORIES", "--perplexity", "/no/text", "--stats", "/dev/null"],
+        "--stats keeps replies; with --perplexity use --json",
+    ),
+    "one token": (
+        ["STORIES", "--perplexity", "/no/text", "--tokens", "1"],
+        "--tokens 1: give a whole number of at least 2",
+    ),
+    "no row": (["STORIES", "--perplexity", "/no/text", "--rows", "-1"], "--rows -1: give a whole number"),
+    "tokens of what": (["STORIES", "--prompt", "x", "--tokens", "9"], "--tokens goes with --perplexity FILE"),
+    "rows of what": (["STORIES", "--prompt", "x", "--rows", "9"], "--rows goes with --perplexity FILE"),
     "synthetic": (["--synthetic", "7b"], "--synthetic is not built yet"),
     "vram": (["STORIES", "--vram", "6GB"], "--vram is not built yet"),
     "exclusion": (["STORIES", "--offload_exclusion", "w1", "w2"], "--offload_exclusion is not built yet"),
@@ -173,7 +307,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "sim": (["STORIES", "--prompt", "x", "--device", "sim"], "--device sim is not built yet"),
     "llama3": (
         ["STORIES", "--prompt", "x", "--chat-format", "llama3"],
-        "--chat-format llama3 is not built yet",
+        "--chat-format llama3: this tokenizer has no <|begin_of_text|>",
     ),
 }
 
@@ -184,7 +318,8 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(
 ) -> None:
     argv, message = MISTAKES[case]
     places = {"STORIES": str(stories), "LLAMA2": str(shared_data / "llama2" / "tokenizer.model")}
-    code, out, err = run(*[places.get(arg, arg) for arg in argv], stdin=Input())
+    argv = [re.sub("^(STORIES|LLAMA2)", lambda match: places[match[0]], arg) for arg in argv]
+    code, out, err = run(*argv, stdin=Input())
     assert code == 2
     assert out == ""
     assert err.count("\n") == 1
@@ -225,6 +360,27 @@ def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stori
     assert out.endswith(b"\n")
     assert b"cancelled" in err
     assert b"Traceback" not in err
+
+
+def test_ctrl_c_ends_a_perplexity_with_130_and_no_result(
+    program: list[str], stories: Path, shared_data: Path
+) -> None:
+    text = shared_data / "text" / "wikitext2.test.raw"
+    with subprocess.Popen(
+        [*program, str(stories), "--perplexity", str(text), "--json"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        stdin=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stderr is not None
+        assert b"stories260K" in process.stderr.readline()
+        process.send_signal(signal.SIGINT)
+        began = time.perf_counter()
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.perf_counter() - began < 4
+    assert (out, err) == (b"", b"")
 
 
 def test_a_reader_that_leaves_is_no_traceback(program: list[str], stories: Path) -> None:
