@@ -109,7 +109,9 @@ class GGUFCheckpoint:
                 adds_space_prefix=fields.flag("tokenizer.ggml.add_space_prefix") is not False,
             )
         except ValueError as error:
-            raise UserError(f"{fields.path}: its tokenizer is damaged ({error}); fetch it again") from None
+            raise UserError(
+                f"{fields.path}: its tokenizer cannot be read ({error}); give one as the second argument"
+            ) from None
 
     def chat(self) -> ChatHints:
         """The template in the file, and its ends of text, of turn and of message."""
