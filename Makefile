@@ -6,7 +6,7 @@ CKPT      ?=
 TOKENIZER ?=
 ARGS      ?=
 
-.PHONY: help chat test lint types imports pytest screenshots speed clean
+.PHONY: help chat test lint types imports pytest screenshots fuzz speed clean
 
 help:  ## Show the targets.
 	@sed -n 's/^\([a-z]*\):.*## /  make \1  ->  /p' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ pytest: $(VENV)/installed-dev  ## All tests; PYTEST_ARGS="-k name" for some.
 
 screenshots: $(VENV)/installed-dev  ## Draw the README's picture from a real run of the demo model.
 	$(BIN)/python -m tests.screenshots
+
+fuzz: $(VENV)/installed-dev  ## Damage 2000 checkpoints of every kind and open them (takes half an hour).
+	$(BIN)/python -m tests.fuzz
 
 speed: $(VENV)/installed-dev  ## Decode in the chat against headless, five alternating pairs (takes minutes).
 	$(BIN)/python -m tests.speed

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from core.checkpoint import find
+from core.checkpoint.layout import model_name
 from core.engine.backend import Backend
 from core.engine.worker import LocalBackend
 from core.errors import Unbuilt, UserError
@@ -88,7 +89,7 @@ def _run(request: Request) -> int:
 def _chat(backend: Backend, options: LoadOptions, request: Request) -> int:
     from tui.app import run
 
-    name = "SmolLM2-135M-Instruct" if request.options is None else Path(options.checkpoint).resolve().name
+    name = "SmolLM2-135M-Instruct" if request.options is None else model_name(Path(options.checkpoint))
     outcome = run(backend, options, request.values, changed=request.changed, model_name=name)
     if outcome.line:
         print(f"llama-tui: {outcome.line}", file=sys.stderr)
@@ -275,12 +276,17 @@ def _parser() -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     add = parser.add_argument
-    add("checkpoint", nargs="?", metavar="CKPT", help="folder with params.json and consolidated.NN.pth")
+    add(
+        "checkpoint",
+        nargs="?",
+        metavar="CKPT",
+        help="a Llama: folder of Meta or Hugging Face, or GGUF file",
+    )
     add(
         "tokenizer",
         nargs="?",
         metavar="TOKENIZER",
-        help="tokenizer.model, if it does not lie beside the checkpoint",
+        help="tokenizer.model or tokenizer.json, where it does not lie in or beside the checkpoint",
     )
     add("--demo", action="store_true", help="SmolLM2-135M-Instruct, a small chat model, fetched once (98 MB)")
     add("--demo-file", metavar="PATH", help="the demo model from this GGUF file instead of fetching it")

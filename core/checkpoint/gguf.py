@@ -18,7 +18,7 @@ from gguf.quants import dequantize
 
 from core.checkpoint.fields import Fields
 from core.checkpoint.gguf_header import Header, read_header
-from core.checkpoint.layout import Layout
+from core.checkpoint.layout import Layout, model_name
 from core.checkpoint.notes import ignored, window
 from core.checkpoint.source import BlockType, Part, SourceFile, Weight, times
 from core.errors import UserError
@@ -63,7 +63,7 @@ class GGUFCheckpoint:
         self._layout = layout
         self._files: list[SourceFile] = []
         # Not general.name, which is often the title of a training run.
-        self.name = sanitize(layout.path.stem)
+        self.name = sanitize(model_name(layout.path))
         first = self._open(layout.path)
         self._metadata = metadata = first.metadata
         _check_architecture(metadata)

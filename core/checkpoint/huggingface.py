@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.checkpoint.fields import Fields, read_json
-from core.checkpoint.layout import Layout
+from core.checkpoint.layout import Layout, model_name
 from core.checkpoint.notes import ignored, window
 from core.checkpoint.safetensors_header import read_safetensors
 from core.checkpoint.source import Part, SourceFile, Weight, times
@@ -50,7 +50,7 @@ class HuggingFaceCheckpoint:
 
     def __init__(self, layout: Layout) -> None:
         """Raises UserError for a damaged file, and for what is not a plain Llama."""
-        self.name = sanitize(layout.path.resolve().name)
+        self.name = sanitize(model_name(layout.path))
         self._layout = layout
         _check_architecture(layout.config)
         self._files = [SourceFile(path) for path in layout.shards]

@@ -60,6 +60,19 @@ def find(checkpoint: str, tokenizer: str | None = None) -> Layout:
     return _find_gguf(path, tokenizer)
 
 
+def model_name(path: Path) -> str:
+    """What to call the model at `path`: its folder's or file's name.
+
+    In the cache of the Hugging Face hub folders are called by a hash, in models--OWNER--NAME/snapshots.
+    """
+    path = path.expanduser().resolve()
+    if path.is_file():
+        return path.stem if path.suffix == ".gguf" else model_name(path.parent)
+    if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
+        return path.parent.parent.name.split("--")[-1]
+    return path.name
+
+
 def _find_gguf(folder: Path, tokenizer: str | None) -> Layout:
     files = sorted(path for path in folder.glob("*.gguf") if not _LATER_PART.search(path.name))
     if len(files) == 1:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from core.checkpoint.fields import Fields
-from core.checkpoint.layout import Layout
+from core.checkpoint.layout import Layout, model_name
 from core.checkpoint.notes import ignored, window
 from core.checkpoint.pth import read_pth
 from core.checkpoint.source import Part, SourceFile, Weight, times
@@ -14,6 +14,7 @@ from core.errors import UserError
 from core.model.config import ModelConfig
 from core.model.rope import llama3_divisors
 from core.text.dialogue import ChatHints
+from core.text.sanitize import sanitize
 
 if TYPE_CHECKING:
     import torch
@@ -32,7 +33,7 @@ class MetaCheckpoint:
 
     def __init__(self, layout: Layout) -> None:
         """Raises UserError for a damaged file, and for what is not a plain Llama."""
-        self.name = layout.path.resolve().name
+        self.name = sanitize(model_name(layout.path))
         self._layout = layout
         self._files = [SourceFile(path) for path in layout.shards]
         shards = [read_pth(file) for file in self._files]

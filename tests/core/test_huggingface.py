@@ -72,6 +72,12 @@ class TestWhatIsRead:
         assert find(str(next(folder.glob("*.safetensors")))) == find(str(folder))
         assert find(str(folder / "config.json")) == find(str(folder))
 
+    def test_the_name_of_a_folder_in_the_hubs_cache(self, folder: Path, tmp_path: Path) -> None:
+        snapshot = tmp_path / "models--HuggingFaceTB--SmolLM2-135M" / "snapshots" / "0123abcd"
+        shutil.copytree(folder, snapshot)
+        assert open_checkpoint(find(str(snapshot))).name == "SmolLM2-135M"
+        assert open_checkpoint(find(str(folder))).name == "m"
+
     def test_metas_own_files_come_first(self, folder: Path, stories: Path) -> None:
         for name in ("params.json", "consolidated.00.pth"):
             shutil.copy(stories / name, folder)
