@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import resource
 import select
@@ -27,6 +28,7 @@ from pathlib import Path
 from tests.fuzz_originals import ORIGINALS, write_originals
 
 SECONDS = 5.0
+STARTING_SECONDS = 60.0
 MEMORY = 500 * 2**20
 HEAD = 4096  # where a change matters most: the first and the last bytes of a file
 
@@ -183,28 +185,28 @@ def reports(originals: Path, kind: str, seed: int, first: int, last: int) -> Ite
         [sys.executable, "-m", "tests.fuzz", "--child", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        text=True,
-        bufsize=1,
     )
     assert process.stdout is not None
-    number, finished = first, False
+    output, number, result = process.stdout.fileno(), first, ""
+    rest = b""
     try:
         while True:
-            allowed = SECONDS if number > first or not finished else 60.0
-            if not select.select([process.stdout], [], [], max(allowed, 60.0 * (number == first)))[0]:
+            if not select.select([output], [], [], SECONDS if result else STARTING_SECONDS)[0]:
                 yield number, f"no end within {SECONDS} s"
                 return
-            line = process.stdout.readline()
-            if not line:
+            data = os.read(output, 65536)
+            if not data:
                 break
-            number, result = json.loads(line)
-            finished = result != "started"
-            yield number, result
-        if process.wait() != 0 or not finished:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                number, result = json.loads(line)
+                yield number, result
+        if process.wait() != 0 or result == "started":
             yield number, f"the process ended with {process.returncode}"
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
 
 
 def main() -> int:

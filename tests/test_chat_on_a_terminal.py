@@ -119,7 +119,7 @@ def test_a_load_that_fails_leaves_one_line_and_status_2(
     assert terminal.wait_exit(30) == 2
     after = bytes(terminal.raw).rsplit(b"\x1b[?1049l", 1)[1].decode()
     assert "llama-tui: " in after
-    assert "32000 tokens, but the checkpoint's embedding has 512" in after
+    assert "32000 tokens, but the embedding of stories260K has 512" in after
     assert terminal.modes() == terminal.before
 
 

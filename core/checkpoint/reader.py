@@ -20,6 +20,7 @@ from torch import Tensor
 from core.checkpoint.source import Blocks, BlockType, Part, Weight
 
 _PIECE = 2 * 2**20  # bytes a read; smaller ones cost more in handing over, larger ones leave the caches
+_BLOCKS = 2**18  # the same for quantised types, which take ten times as much while they become floats
 _CACHED = 2**18  # values; as float32 they fit in a core's cache
 _THREADS = 2  # one alone does not keep a memory bus busy
 # Between these two torch has no vector code; over float32 it is four times as fast.
@@ -96,7 +97,8 @@ class Reader:
         copied = part.type == home.dtype and head_dim is None
         direct = copied and home.device.type == "cpu" and home.is_contiguous()
         least = head_dim or 1
-        rows = max(1, _PIECE // max(1, part.row_bytes * least)) * least
+        piece = _BLOCKS if isinstance(part.type, BlockType) else _PIECE
+        rows = max(1, piece // max(1, part.row_bytes * least)) * least
         for start in range(0, part.rows, rows):
             count = min(rows, part.rows - start)
             # While this thread converts one piece, one is read.

@@ -13,7 +13,7 @@ from core.text.spm_model import BLANK, Kind, join, split, without_dummy_prefix
 
 
 class SentencePieceTokenizer:
-    """A Tokenizer over a SentencePiece model: a file (`tokenizer.model`), or the bytes of one.
+    """A Tokenizer over a SentencePiece model (`tokenizer.model`).
 
     Pieces that were added under the name of a mark are control tokens to the library, so that no text
     becomes one, but keep their text.

@@ -24,6 +24,7 @@ FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small tensors need many pieces, the last one shorter."""
     monkeypatch.setattr(module, "_PIECE", 1000)
+    monkeypatch.setattr(module, "_BLOCKS", 1000)
 
 
 def store(path: Path, *tensors: torch.Tensor) -> list[Part]:
