@@ -228,7 +228,9 @@ def _lines(script: str) -> Iterator[str]:
     """One message a line; blank lines say nothing."""
     try:
         file = (
-            _stdin() if script == "-" else Path(script).expanduser().open(encoding="utf-8", errors="replace")
+            _stdin()
+            if script == "-"
+            else open(os.path.expanduser(script), encoding="utf-8", errors="replace")
         )
     except OSError as error:
         raise UserError(f"--script {script}: cannot be read ({error.strerror}); give a text file") from None
@@ -368,7 +370,7 @@ def _only(flag: str, accepted: str) -> Any:
 
 
 def _writable(text: str) -> Path:
-    path = Path(text).expanduser()
+    path = Path(os.path.expanduser(text))
     try:
         path.open("a").close()
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import sys
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ class Sample:
 def read_sample(file: str, tokens: int | None, rows: int | None) -> Sample:
     """The text as it lies in the file, line ends and all. Raises UserError for what is no text."""
     try:
-        text = Path(file).expanduser().read_bytes().decode("utf-8")
+        text = Path(os.path.expanduser(file)).read_bytes().decode("utf-8")
     except OSError as error:
         raise UserError(f"--perplexity {file}: cannot be read ({error.strerror}); give a text file") from None
     except UnicodeDecodeError as error:

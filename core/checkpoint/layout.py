@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -43,8 +44,8 @@ def find(checkpoint: str, tokenizer: str | None = None) -> Layout:
 
     One of a folder's own files, such as its weights, stands for the folder.
     """
-    path = Path(checkpoint).expanduser()
-    if not path.exists():
+    path = Path(os.path.expanduser(checkpoint))  # unlike Path's own, these raise nothing
+    if not os.path.exists(path):
         raise UserError(f"{checkpoint}: no such file or folder; give the folder of a Llama, or use --demo")
     if path.is_file():
         if _is_gguf(path):
@@ -65,7 +66,7 @@ def model_name(path: Path) -> str:
 
     In the cache of the Hugging Face hub folders are called by a hash, in models--OWNER--NAME/snapshots.
     """
-    path = path.expanduser().resolve()
+    path = Path(os.path.expanduser(path)).resolve()
     if path.is_file():
         return path.stem if path.suffix == ".gguf" else model_name(path.parent)
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
@@ -133,12 +134,13 @@ def _indexed(index: Path) -> tuple[Path, ...]:
     if not isinstance(table, dict) or not table:
         raise UserError(f"{index}: no weight_map; fetch it again")
     names = sorted({str(name) for name in table.values()})
+    present = {path.name for path in index.parent.iterdir()}
     for name in names:
-        if Path(name).name != name or name in ("", ".", "..") or "\\" in name or "\0" in name:
+        if not name or Path(name).name != name or "\\" in name:
             raise UserError(
                 f"{index}: {name!r:.60} is not a file of this folder; do not trust this checkpoint"
             )
-        if not (index.parent / name).is_file():
+        if name not in present:
             raise UserError(f"{index.parent}: {name!r:.60} is missing; the download is not complete")
     return tuple(index.parent / name for name in names)
 
@@ -147,10 +149,10 @@ def _given(text: str | None) -> Path | None:
     """The tokenizer file that the user named."""
     if text is None:
         return None
-    path = Path(text).expanduser()
-    if path.is_dir():
+    path = Path(os.path.expanduser(text))
+    if os.path.isdir(path):
         path = next((path / name for name in _TOKENIZERS if (path / name).is_file()), path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"{text}: no such tokenizer; give the path of {' or '.join(_TOKENIZERS)}")
     return path
 

@@ -44,8 +44,10 @@ class Engine:
 def load(
     options: LoadOptions, emit: Callable[[Loading | Notice], None], cancelled: Callable[[], bool]
 ) -> Engine:
-    """Read a checkpoint into memory, with its progress and what the user should know of it to `emit`.
-    Raises UserError, or Cancelled when the flag is seen."""
+    """Read a checkpoint into memory; `emit` is told how far it is, and what the user should know of it.
+
+    Raises UserError, or Cancelled when the flag is seen.
+    """
     started = time.perf_counter()
     device = choose_device(options.device)
     emit(Loading("opening"))

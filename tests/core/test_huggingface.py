@@ -185,6 +185,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a path out": (weight_map("../m/config.json"), "is not a file of this folder; do not trust"),
     "an absolute path": (weight_map("/etc/passwd"), "'/etc/passwd' is not a file of this folder"),
     "another system's path": (weight_map("..\\secret"), "is not a file of this folder"),
+    "the folder itself": (weight_map(".."), "'..' is (not a file of this folder|missing)"),
+    "a name without end": (weight_map("9" * 5000), "'9999.*is missing; the download is not complete"),
     "a name of nothing": (weight_map(""), "'' is not a file of this folder"),
     "a truncated file": (
         lambda f: os.truncate(first(f), first(f).stat().st_size - 1),

@@ -288,6 +288,14 @@ def test_a_file_of_the_folder_stands_for_it(stories: Path, name: str) -> None:
     assert find(str(stories / name)) == find(str(stories))
 
 
+@pytest.mark.parametrize("path", ["x" * 5000, "~nobody-of-that-name/x", "a\0b", ""])
+def test_paths_that_cannot_be(stories: Path, path: str) -> None:
+    with pytest.raises(UserError, match=r"no such file or folder|no params\.json"):
+        find(path)
+    with pytest.raises(UserError, match="no such tokenizer"):
+        find(str(stories), path)
+
+
 def test_other_things_at_the_path(tmp_path: Path, stories: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match=r"config.json without \*.safetensors"):
