@@ -227,11 +227,10 @@ def _checked(text: str, source: str, typed: dict[str, Any]) -> str:
 def _lines(script: str) -> Iterator[str]:
     """One message a line; blank lines say nothing."""
     try:
-        file = (
-            _stdin()
-            if script == "-"
-            else open(os.path.expanduser(script), encoding="utf-8", errors="replace")
-        )
+        if script == "-":
+            file = _stdin()
+        else:
+            file = open(os.path.expanduser(script), encoding="utf-8", errors="replace")  # noqa: SIM115
     except OSError as error:
         raise UserError(f"--script {script}: cannot be read ({error.strerror}); give a text file") from None
 

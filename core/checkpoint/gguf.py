@@ -25,7 +25,7 @@ from core.errors import UserError
 from core.model.config import ModelConfig
 from core.model.rope import linear_divisors
 from core.text.dialogue import ChatHints
-from core.text.sanitize import sanitize
+from core.text.sanitize import one_line, sanitize
 from core.text.tokenizer import Tokenizer
 
 _FLOATS = {
@@ -110,7 +110,7 @@ class GGUFCheckpoint:
             )
         except ValueError as error:
             raise UserError(
-                f"{fields.path}: its tokenizer cannot be read ({error}); give one as the second argument"
+                f"{fields.path}: its tokenizer cannot be read ({one_line(error)}); give one as second argument"
             ) from None
 
     def chat(self) -> ChatHints:

@@ -15,6 +15,7 @@ from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
 from core.checkpoint.fields import Fields
 from core.checkpoint.source import SourceFile
 from core.errors import UserError
+from core.text.sanitize import one_line
 
 Scalar = int | float | bool | str
 Value = Scalar | list[Scalar]
@@ -66,7 +67,7 @@ def read_header(file: SourceFile) -> Header:
     try:
         return _parse(_Cursor(file))
     except (ValueError, struct.error) as error:
-        raise UserError(f"{file.path}: not a whole GGUF file ({error}); fetch it again") from None
+        raise UserError(f"{file.path}: not a whole GGUF file ({one_line(error)}); fetch it again") from None
 
 
 class _Cursor:

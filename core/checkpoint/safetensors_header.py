@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from core.checkpoint.source import Part, SourceFile
 from core.errors import UserError
+from core.text.sanitize import one_line
 
 _TYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _OTHERS = {"BOOL": 1, "U8": 1, "I8": 1, "U16": 2, "I16": 2, "U32": 4, "I32": 4, "U64": 8, "I64": 8}
@@ -44,7 +45,9 @@ def read_safetensors(file: SourceFile) -> dict[str, Part]:
                         f"{file.path}: {name!r:.60} is {kind}, which is not read; use another file"
                     )
     except (SafetensorError, OSError, struct.error) as error:
-        raise UserError(f"{file.path}: truncated or corrupt ({error!s:.80}); fetch it again") from None
+        raise UserError(
+            f"{file.path}: truncated or corrupt ({one_line(error, 80)}); fetch it again"
+        ) from None
     if offset != file.size:
         raise UserError(f"{file.path}: {file.size} bytes and not {offset} as its header says; fetch it again")
     return parts

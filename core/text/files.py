@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.text.sanitize import sanitize
+from core.text.sanitize import one_line
 from core.text.tokenizer import Tokenizer
 
 MOST_TOKENS = 2**24  # an id from there on is a damaged one
@@ -30,9 +30,9 @@ def open_tokenizer(path: Path) -> Tokenizer:
     try:
         tokenizer = _open(data)
     except ValueError as error:
-        # What is wrong may quote the file.
-        reason = " ".join(sanitize(f"{error!s:.200}").split())
-        raise UserError(f"{path}: {reason}; give the tokenizer that came with the model, whole") from None
+        raise UserError(
+            f"{path}: {one_line(error)}; give the tokenizer that came with the model, whole"
+        ) from None
     settle(tokenizer, path.parent)
     return tokenizer
 

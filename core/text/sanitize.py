@@ -40,6 +40,11 @@ def sanitize(text: str) -> str:
     return text.translate(_TABLE)
 
 
+def one_line(text: object, longest: int = 200) -> str:
+    """`text`, which may quote a file, as part of a line for the user."""
+    return " ".join(sanitize(str(text)[:longest]).split())
+
+
 def without_surrogates(text: str) -> str:
     """`text` with U+FFFD for every lone surrogate, so that it can be encoded as UTF-8.
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UserError
-from core.text.sanitize import sanitize
+from core.text.sanitize import one_line
 
 _SCRIPT = Path(__file__).with_name("template_process.py")
 _START_SECONDS = 30.0  # Python and jinja2 from a cold disk
@@ -46,7 +46,7 @@ class Renderer:
             self._process = self._start()
         answer = self._ask(self._process, variables, _SECONDS)
         if "error" in answer:
-            raise refusal(f"fails: {' '.join(sanitize(answer['error']).split())}")
+            raise refusal(f"fails: {one_line(answer['error'])}")
         text: str = answer["text"]
         return text
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.text.sanitize import sanitize, without_surrogates
+from core.text.sanitize import one_line, sanitize, without_surrogates
 
 ANY = st.text(st.characters())  # lone surrogates too
 EVERYTHING = "".join(map(chr, range(sys.maxunicode + 1)))
@@ -76,3 +76,8 @@ def test_without_surrogates_keeps_everything_else(text: str) -> None:
     assert [b for a, b in zip(text, whole, strict=True) if a != b] == ["\ufffd"] * sum(
         "\ud800" <= c <= "\udfff" for c in text
     )
+
+
+def test_one_line_of_what_may_quote_a_file() -> None:
+    assert one_line(ValueError("a\x1b[31m\n b\u202e\x1ec ")) == "a[31m bc"
+    assert one_line("x" * 300) == "x" * 200
