@@ -110,7 +110,7 @@ class GGUFCheckpoint:
             )
         except ValueError as error:
             raise UserError(
-                f"{fields.path}: its tokenizer cannot be read ({one_line(error)}); give one as second argument"
+                f"{fields.path}: its tokenizer cannot be read ({one_line(error)}); give another file"
             ) from None
 
     def chat(self) -> ChatHints:
