@@ -64,11 +64,14 @@ def find(checkpoint: str, tokenizer: str | None = None) -> Layout:
 def model_name(path: Path) -> str:
     """What to call the model at `path`: its folder's or file's name.
 
-    In the cache of the Hugging Face hub folders are called by a hash, in models--OWNER--NAME/snapshots.
+    In the cache of the Hugging Face hub folders are called by a hash, in models--OWNER--NAME/snapshots,
+    and Meta's own files lie in a folder "original" below.
     """
     path = Path(os.path.expanduser(path)).resolve()
     if path.is_file():
         return path.stem if path.suffix == ".gguf" else model_name(path.parent)
+    if path.name == "original":
+        return model_name(path.parent)
     if path.parent.name == "snapshots" and path.parent.parent.name.startswith("models--"):
         return path.parent.parent.name.split("--")[-1]
     return path.name

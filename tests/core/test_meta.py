@@ -48,7 +48,7 @@ def split(weights: Weights, count: int, rows_of_embedding: bool = False) -> list
 
 
 def write(folder: Path, shards: list[Weights], source: Path, **changes: object) -> Path:
-    folder.mkdir()
+    folder.mkdir(parents=True)
     params = json.loads((source / "params.json").read_text()) | changes
     (folder / "params.json").write_text(json.dumps({k: v for k, v in params.items() if v != "absent"}))
     shutil.copy(source / "tokenizer.model", folder)
@@ -406,6 +406,8 @@ class TestReleases:
             ("llama-2-7b-chat", "llama2"),
             ("CodeLlama-7b-Instruct", "llama2"),
             ("mistral-7B-Instruct-v0.2", "mistral"),
+            ("Llama-2-7b-chat-hf/original", "llama2"),
+            ("models--meta-llama--Llama-2-7b-chat/snapshots/0a1b2c/original", "llama2"),
         ],
     )
     def test_the_format_goes_by_the_folders_name(
