@@ -24,6 +24,7 @@ from core.checkpoint import find
 
 _WARM = """
 import ctypes, json, mmap, os, sys, threading, time
+os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as the worker does before it imports torch
 import torch
 import core.engine.load
 from core.engine.events import Failed, Load, Loading, Ready
@@ -47,7 +48,6 @@ if given["warm"]:
 """
 
 _PLAIN = """
-os.environ["THP_MEM_ALLOC_ENABLE"] = "1"
 count, homes, started = 0, [], time.perf_counter()
 buffer = memoryview(bytearray(2**20))
 for path in given["files"]:

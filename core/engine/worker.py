@@ -113,7 +113,7 @@ class LocalBackend:
     def _load(self, command: Load) -> None:
         self._sink(Loading("starting torch"))
         # Memory of large tensors in large pages: twice the speed of filling fresh memory. Torch reads this
-        # once, at the first allocation.
+        # once, at its first allocation, which is within its import.
         os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from core.engine.generate import Cancelled
         from core.engine.load import load
