@@ -69,15 +69,27 @@ class Reader:
 
         Raises UserError where a file turns out shorter than it said.
         """
+        self.start(weight, home)
+        self.finish()
+
+    def finish(self) -> None:
+        """Wait for all that was started."""
+        try:
+            while self._pending:
+                self._finish(self._pending.popleft())
+        except BaseException:
+            self._abandon()
+            raise
+
+    def start(self, weight: Weight, home: Tensor) -> None:
+        """What `fill` does, but for the last pieces, which come while the next weight is started."""
         try:
             start = 0
             for part in weight.parts:
                 length = part.shape[weight.axis] if part.shape else 1
                 share = home if len(weight.parts) == 1 else home.narrow(weight.axis, start, length)
                 start += length
-                self._fill(part, share, weight.head_dim)
-            while self._pending:
-                self._finish(self._pending.popleft())
+                self._start(part, share, weight.head_dim)
         except BaseException:
             self._abandon()
             raise
@@ -92,7 +104,7 @@ class Reader:
         self.fill(Weight(shape, (Part(part.file, part.offset, shape, torch.uint8),)), data)
         return Blocks(part.type, weight.shape, data)
 
-    def _fill(self, part: Part, home: Tensor, head_dim: int | None) -> None:
+    def _start(self, part: Part, home: Tensor, head_dim: int | None) -> None:
         """Start on the pieces of one part, finishing earlier ones to stay within bounds."""
         copied = part.type == home.dtype and head_dim is None
         direct = copied and home.device.type == "cpu" and home.is_contiguous()

@@ -125,7 +125,8 @@ def _read(
     with Reader(tick) as reader:
         for name, weight in checkpoint.weights.items():
             homes[name] = torch.empty(weight.shape, dtype=dtype, device=device)
-            reader.fill(weight, homes[name])
+            reader.start(weight, homes[name])
+        reader.finish()
     if checkpoint.config.tied:
         model.output.weight = model.tok_embeddings.weight
         homes["output.weight"] = homes["tok_embeddings.weight"]
