@@ -17,10 +17,11 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from core.checkpoint.source import Blocks, BlockType, Part, Weight
+from core.checkpoint.source import Blocks, BlockType, Part, SourceFile, Weight
 
 _PIECE = 2 * 2**20  # bytes a read; smaller ones cost more in handing over, larger ones leave the caches
 _BLOCKS = 2**18  # the same for quantised types, which take ten times as much while they become floats
+_LARGE_PAGE = 2 * 2**20
 _CACHED = 2**18  # values; as float32 they fit in a core's cache
 _THREADS = 2  # one alone does not keep a memory bus busy
 # Between these two torch has no vector code; over float32 it is four times as fast.
@@ -120,7 +121,9 @@ class Reader:
             nbytes = count * part.row_bytes
             staging = None if direct else self._staging(nbytes)
             buffer = _memory(share) if staging is None else _memory(staging)[:nbytes]
-            done = self._pool.submit(part.file.read_into, buffer, part.offset + start * part.row_bytes)
+            fresh = staging is not None and share.device.type == "cpu" and share.is_contiguous()
+            room = _memory(share) if fresh else None
+            done = self._pool.submit(_read, part.file, part.offset + start * part.row_bytes, buffer, room)
             self._pending.append(_Piece(part, count, share, staging, head_dim, done))
 
     def _finish(self, piece: _Piece) -> None:
@@ -153,6 +156,14 @@ class Reader:
             if not piece.done.cancel():
                 piece.done.exception()
         self._free.clear()
+
+
+def _read(file: SourceFile, offset: int, buffer: memoryview, room: memoryview | None) -> None:
+    """Fill `buffer`; and have the system provide the memory where the values will go, here and not later."""
+    if room is not None:
+        for at in range(0, len(room), _LARGE_PAGE):
+            room[at] = 0
+    file.read_into(buffer, offset)
 
 
 def _convert(piece: _Piece, scratch: Callable[[tuple[int, ...]], Tensor]) -> None:
