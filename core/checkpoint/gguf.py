@@ -20,7 +20,7 @@ from core.checkpoint.fields import Fields
 from core.checkpoint.gguf_header import Header, read_header
 from core.checkpoint.layout import Layout, model_name
 from core.checkpoint.notes import ignored, window
-from core.checkpoint.source import BlockType, Part, SourceFile, Weight, times
+from core.checkpoint.source import BlockType, Part, SourceFile, Weight, find_part, times
 from core.errors import UserError
 from core.model.config import ModelConfig
 from core.model.rope import linear_divisors
@@ -237,13 +237,7 @@ def _window(metadata: Fields) -> int | None:
 
 def _weight(path: Path, tensors: Mapping[str, Part], name: str, shape: tuple[int, ...]) -> Weight:
     theirs = _their_name(name)
-    part = tensors.get(theirs)
-    if part is None:
-        raise UserError(f"{path}: it has no {theirs}; fetch it again")
-    if part.shape != shape:
-        raise UserError(
-            f"{path}: {theirs} is {times(part.shape)}, not {times(shape)} as its header says; fetch it again"
-        )
+    part = find_part(tensors, theirs, shape, path, "its header")
     if isinstance(part.type, BlockType) and not _readable(part.type):
         raise UserError(f"{path}: {theirs} is {part.type}, which cannot be read; take a file of another type")
     return Weight(shape, (part,))

@@ -13,7 +13,7 @@ from core.checkpoint.fields import Fields, read_json
 from core.checkpoint.layout import Layout, model_name
 from core.checkpoint.notes import ignored, window
 from core.checkpoint.safetensors_header import read_safetensors
-from core.checkpoint.source import Part, SourceFile, Weight, times
+from core.checkpoint.source import Part, SourceFile, Weight, find_part
 from core.errors import UserError
 from core.model.config import ModelConfig
 from core.model.rope import linear_divisors, llama3_divisors
@@ -63,7 +63,7 @@ class HuggingFaceCheckpoint:
         self.weights: Mapping[str, Weight] = {
             name: Weight(
                 shape,
-                (_part(layout.path, tensors, theirs[name], shape),),
+                (find_part(tensors, theirs[name], shape, layout.path, "config.json"),),
                 head_dim=config.head_dim if name.endswith(_ROTARY) else None,
             )
             for name, shape in config.shapes().items()
@@ -196,17 +196,6 @@ def _window(config: Fields) -> int | None:
     if config.text("model_type") != "mistral" or config.values.get("sliding_window", 0) is None:
         return None
     return config.whole("sliding_window", 4096)
-
-
-def _part(folder: Path, tensors: Mapping[str, Part], name: str, shape: tuple[int, ...]) -> Part:
-    part = tensors.get(name)
-    if part is None:
-        raise UserError(f"{folder}: no {name} in its files; the download is not complete")
-    if part.shape != shape:
-        raise UserError(
-            f"{folder}: {name} is {times(part.shape)}, not {times(shape)} as config.json says; fetch it again"
-        )
-    return part
 
 
 def _their_name(name: str) -> str:

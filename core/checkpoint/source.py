@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -147,6 +148,21 @@ class Blocks:
     type: BlockType
     shape: tuple[int, ...]
     data: torch.Tensor
+
+
+def find_part(tensors: Mapping[str, Part], name: str, shape: tuple[int, ...], path: Path, sizes: str) -> Part:
+    """The tensor `name` of the checkpoint at `path`, of the shape that `sizes` (a file, in words) gives it.
+
+    Raises UserError where it is missing, or of another shape.
+    """
+    part = tensors.get(name)
+    if part is None:
+        raise UserError(f"{path}: no {name} in it; the download is not complete")
+    if part.shape != shape:
+        raise UserError(
+            f"{path}: {name} is {times(part.shape)}, not {times(shape)} as {sizes} says; fetch it again"
+        )
+    return part
 
 
 def times(shape: tuple[int, ...]) -> str:

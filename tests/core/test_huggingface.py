@@ -204,7 +204,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown type": (header(lambda t: some(t).update(dtype="F4")), "truncated or corrupt"),
     "whole numbers": (
         lambda f: save_file({n: t.to(torch.int8) for n, t in load_file(first(f)).items()}, first(f)),
-        "in its files; the download is not complete",
+        "in it; the download is not complete",
     ),
     "a template that is a number": (
         lambda f: change(f / "tokenizer_config.json", chat_template=1),
