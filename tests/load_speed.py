@@ -24,7 +24,8 @@ from core.checkpoint import find
 
 _WARM = """
 import ctypes, json, mmap, os, sys, threading, time
-os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # as the worker does before it imports torch
+if json.loads(sys.argv[1]).get("fresh"):
+    os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # large pages, as the weights have
 import torch
 import core.engine.load
 from core.engine.events import Failed, Load, Loading, Ready

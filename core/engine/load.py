@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -25,6 +28,7 @@ from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
 
 DEFAULT_CONTEXT = 4096
+_LARGE_PAGE = 2 * 2**20  # bytes
 
 
 @dataclass(slots=True)
@@ -125,6 +129,7 @@ def _read(
     with Reader(tick) as reader:
         for name, weight in checkpoint.weights.items():
             homes[name] = torch.empty(weight.shape, dtype=dtype, device=device)
+            use_large_pages(homes[name])
             reader.start(weight, homes[name])
         reader.finish()
     if checkpoint.config.tied:
@@ -134,6 +139,18 @@ def _read(
     if checkpoint.config.tied:
         model.output.weight = model.tok_embeddings.weight  # `assign` has made two parameters of it
     return model.requires_grad_(False).eval()
+
+
+def use_large_pages(tensor: torch.Tensor) -> None:
+    """Ask Linux for large pages under a new tensor in RAM: it is filled twice as fast.
+
+    Not for all tensors (THP_MEM_ALLOC_ENABLE): a KV cache that is hardly used would be in memory whole.
+    """
+    start = -(-tensor.data_ptr() // _LARGE_PAGE) * _LARGE_PAGE
+    length = (tensor.data_ptr() + tensor.nbytes - start) // _LARGE_PAGE * _LARGE_PAGE
+    if sys.platform == "linux" and tensor.device.type == "cpu" and length > 0:
+        # It may be refused, which costs speed only.
+        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:

@@ -7,7 +7,6 @@ third of the speed. This module itself imports no torch, so the interface can na
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING
@@ -112,9 +111,6 @@ class LocalBackend:
 
     def _load(self, command: Load) -> None:
         self._sink(Loading("starting torch"))
-        # Memory of large tensors in large pages: twice the speed of filling fresh memory. Torch reads this
-        # once, at its first allocation, which is within its import.
-        os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
         from core.engine.generate import Cancelled
         from core.engine.load import load
         from core.engine.session import Session
