@@ -210,7 +210,12 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """What to load and how. `raw` completes text after BOS without any chat format."""
+    """What to load and how. `raw` completes text after BOS without any chat format.
+
+    `synthetic` ("7b") stands in for the checkpoint: random weights of that shape. `keep` are the offload
+    exclusions, None where none were named; `vram` and `ram` are caps in bytes, None: what is free. The
+    simulated device has `sim_vram` bytes behind a bus of `sim_link` GB/s.
+    """
 
     checkpoint: str
     tokenizer: str | None = None
@@ -219,6 +224,14 @@ class LoadOptions:
     context: int | None = None
     chat_format: str | None = None
     raw: bool = False
+    synthetic: str | None = None
+    offload: bool = False
+    keep: tuple[str, ...] | None = None
+    cpu_layers: tuple[str, ...] = ()
+    vram: int | None = None
+    ram: int | None = None
+    sim_vram: int = 8 * 10**9
+    sim_link: float = 16.0
 
 
 def default_values() -> dict[str, Value]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from core.options import LoadOptions, Sampling
+from core.weights.plan import Plan
 
 
 class Reason(StrEnum):
@@ -72,6 +73,17 @@ class Configure:
 
 
 @dataclass(frozen=True, slots=True)
+class Apply:
+    """Move the weights to where `plan` has them, between two tokens; only the difference moves.
+
+    Acts at once, also in the middle of a reply, which goes on; answered by Placing events and then
+    Placed, or by Failed(not fatal) and the Placed of what is in force. The latest one wins.
+    """
+
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
 class Rewind:
     """Make this message the head of the conversation; None is its empty start (a new chat).
 
@@ -86,7 +98,7 @@ class Shutdown:
     """Stop whatever runs and end the worker."""
 
 
-Command = Load | Submit | Score | Stop | Configure | Rewind | Shutdown
+Command = Load | Submit | Score | Stop | Configure | Apply | Rewind | Shutdown
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -126,6 +138,27 @@ class Ready:
     """The model answers from now on."""
 
     model: ModelInfo
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """Weights are on their way to other places: how far, in bytes that have to move."""
+
+    done_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Every weight is where `plan` says. Comes before Ready, and whenever it changes.
+
+    `ram_unpinned` are bytes to be streamed that the system did not let us pin, which halves their speed or
+    worse; `reason` says why the plan changed if the user did not ask for it.
+    """
+
+    plan: Plan
+    ram_unpinned: int = 0
+    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,8 +276,33 @@ class Scored:
 
 
 @dataclass(frozen=True, slots=True)
+class Traffic:
+    """What the engine itself counts, by kind. Bytes, and bytes per second; `copied` and `computed` are
+    the units that were copied and computed last.
+
+    `vram` and `ram` are disjoint kinds in a fixed order: "context", "resident", "slots", "kv",
+    "workspace"; "pinned", "pageable", "cpu" (computed from there).
+    """
+
+    simulated: bool
+    vram_budget: int | None
+    vram: tuple[tuple[str, int], ...]
+    ram: tuple[tuple[str, int], ...]
+    to_gpu: float | None
+    from_gpu: float | None
+    from_disk: float | None
+    link: float | None  # the most the bus was measured to carry
+    copied: str | None
+    computed: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
-    """One reading of the meters; None where nothing can be read. Bytes, and bytes per second."""
+    """One reading of the meters; None where nothing can be read. Bytes, and bytes per second.
+
+    The fields of the card and its bus are the device's own; `engine` is what we count ourselves, which is
+    exact. On a simulated device `vram_total` and `vram_used` are those of the simulated card.
+    """
 
     ram_total: int | None = None
     ram_used: int | None = None
@@ -257,6 +315,7 @@ class Snapshot:
     pcie_to_gpu: float | None = None
     pcie_from_gpu: float | None = None
     pcie_link: float | None = None
+    engine: Traffic | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,4 +338,17 @@ class Failed:
     user: bool = True
 
 
-Event = Loading | Ready | Prefill | Delta | Done | Scoring | Scored | Snapshot | Notice | Failed
+Event = (
+    Loading
+    | Ready
+    | Placing
+    | Placed
+    | Prefill
+    | Delta
+    | Done
+    | Scoring
+    | Scored
+    | Snapshot
+    | Notice
+    | Failed
+)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 
 import torch
 
+from core.errors import Cancelled
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer, Unit
@@ -14,10 +15,6 @@ from core.sampling.sampler import Choice, Sampler
 _UNIT_SECONDS = 0.2  # a stop is noticed between two units, so none may take long
 _MAX_ROWS = 512
 _MAX_ROWS_CPU = 256  # the progress of a prefill is told after each call
-
-
-class Cancelled(Exception):
-    """The stop flag was seen; the cache is valid up to its length."""
 
 
 def rows_per_call(config: ModelConfig, dtype: torch.dtype, device: torch.device) -> int:

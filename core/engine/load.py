@@ -15,9 +15,9 @@ import torch
 from core.checkpoint import Checkpoint, find, open_checkpoint
 from core.checkpoint.reader import Reader
 from core.engine.events import Loading, ModelInfo, Notice
-from core.engine.generate import Cancelled, rows_per_call
+from core.engine.generate import rows_per_call
 from core.engine.load_meter import LoadMeter
-from core.errors import Unbuilt, UserError
+from core.errors import Cancelled, Unbuilt, UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer

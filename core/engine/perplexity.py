@@ -16,9 +16,9 @@ import torch.nn.functional as F
 
 from core.engine.backend import Sink
 from core.engine.events import Perplexity, Score, Scored, Scoring
-from core.engine.generate import Cancelled, watched
+from core.engine.generate import watched
 from core.engine.load import Engine
-from core.errors import UserError
+from core.errors import Cancelled, UserError
 from core.model.transformer import Unit
 from core.text.tokenizer import Tokenizer
 

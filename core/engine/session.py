@@ -12,9 +12,9 @@ import torch
 from core.engine.backend import Sink
 from core.engine.conversation import Conversation, Message
 from core.engine.events import Configure, Delta, Done, Prefill, Reason, Reply, Stats
-from core.engine.generate import Cancelled, generate
+from core.engine.generate import generate
 from core.engine.load import Engine
-from core.errors import UserError
+from core.errors import Cancelled, UserError
 from core.sampling.sampler import RECENT, Choice, Sampler
 from core.text.decode import StreamDecoder
 from core.text.dialogue import Turn, raw_prompt

@@ -29,7 +29,7 @@ from core.engine.events import (
     Stop,
     Submit,
 )
-from core.errors import UserError
+from core.errors import Cancelled, UserError
 from core.monitor import Monitor
 from core.options import Sampling
 
@@ -111,7 +111,6 @@ class LocalBackend:
 
     def _load(self, command: Load) -> None:
         self._sink(Loading("starting torch"))
-        from core.engine.generate import Cancelled
         from core.engine.load import load
         from core.engine.session import Session
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from core.engine.conversation import Conversation
-from core.engine.generate import Cancelled, generate, rows_per_call
+from core.engine.generate import generate, rows_per_call
+from core.errors import Cancelled
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer

@@ -29,7 +29,7 @@ import torch
 import core.engine.load
 from core.checkpoint import reader
 from core.engine.events import Loading
-from core.engine.generate import Cancelled
+from core.errors import Cancelled
 from core.monitor import process_memory
 from core.options import LoadOptions
 

@@ -14,8 +14,7 @@ from gguf import GGMLQuantizationType as Type
 from core.checkpoint import reader as module
 from core.checkpoint.reader import Reader
 from core.checkpoint.source import BlockType, Part, SourceFile, Weight
-from core.engine.generate import Cancelled
-from core.errors import UserError
+from core.errors import Cancelled, UserError
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
