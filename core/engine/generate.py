@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator
 
 import torch
 
-from core.errors import Cancelled
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
-from core.model.transformer import Transformer, Unit
+from core.model.transformer import Transformer
 from core.sampling.sampler import Choice, Sampler
 
 _UNIT_SECONDS = 0.2  # a stop is noticed between two units, so none may take long
@@ -32,14 +31,6 @@ def rows_per_call(config: ModelConfig, dtype: torch.dtype, device: torch.device)
     return 1 << (rows.bit_length() - 1)
 
 
-def watched(units: Iterable[Unit], cancelled: Callable[[], bool]) -> Iterator[Unit]:
-    """The units in turn, looking at the stop flag before each. Raises Cancelled."""
-    for unit in units:
-        if cancelled():
-            raise Cancelled
-        yield unit
-
-
 @torch.inference_mode()
 def generate(
     model: Transformer,
@@ -57,13 +48,12 @@ def generate(
     how many of its tokens are in the cache. Nothing is run behind a token that the caller does not
     come back from. Raises Cancelled.
     """
-    device = model.tok_embeddings.weight.device
     todo = cache.rewind(prompt)
     on_prefill(cache.length)
     while True:
         for start in range(0, len(todo), rows):
             chunk = todo[start : start + rows]
-            logits = model(torch.tensor(chunk, device=device), cache, units=watched(model.units, cancelled))
+            logits = model(torch.tensor(chunk), cache, cancelled=cancelled)
             cache.commit(chunk)
             if cache.length <= len(prompt):
                 on_prefill(cache.length)

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 
 from core.engine.backend import Sink
 from core.engine.events import Perplexity, Score, Scored, Scoring
-from core.engine.generate import watched
 from core.engine.load import Engine
 from core.errors import Cancelled, UserError
 from core.model.transformer import Unit
@@ -77,21 +76,20 @@ def _score_window(
 ) -> None:
     """Add the losses of all tokens of `window` but the first. Raises Cancelled, or UserError."""
     model, cache = engine.model, engine.cache
-    device = model.tok_embeddings.weight.device
     tile = max(1, _LOGITS_BYTES // (4 * model.config.vocab_size))
     steps = 2 * model.config.n_layers + 1  # the units, and the head
     cache.tokens.clear()
     for start in range(0, len(window) - 1, rows):
-        targets = torch.tensor(window[start + 1 : start + 1 + rows], device=device)  # [T]
+        targets = torch.tensor(window[start + 1 : start + 1 + rows])  # [T]
         inputs = window[start : start + len(targets)]
         tally.begin(len(inputs))
-        units = _counted(watched(model.units, cancelled), steps, tally)
-        hidden = model.hidden(torch.tensor(inputs, device=device), cache, units)
+        units = _counted(model.units.walk(cancelled), steps, tally)
+        hidden = model.hidden(torch.tensor(inputs), cache, units)
         cache.commit(inputs)
         for states, wanted in zip(hidden.split(tile), targets.split(tile), strict=True):
-            if cancelled():
-                raise Cancelled
-            loss = float(F.cross_entropy(model.head(states), wanted, reduction="none").double().sum())
+            logits = model.head(states, cancelled)
+            losses = F.cross_entropy(logits, wanted.to(logits.device), reduction="none")
+            loss = float(losses.double().sum())
             if not loss < _MOST_NATS * len(wanted):  # true of nan as well
                 raise UserError(
                     f"the logits in {engine.info.dtype} are no finite numbers; give another --dtype, "

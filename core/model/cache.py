@@ -5,6 +5,8 @@ T new tokens, S all tokens so far, K key/value heads, D head size.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -14,15 +16,25 @@ from core.model.config import ModelConfig
 class KVCache:
     """Static memory for `capacity` tokens. Invariant: entries below `length` are valid in every layer.
 
-    A pass that is abandoned half-way leaves rows above `length` behind, which nothing reads.
+    A pass that is abandoned half-way leaves rows above `length` behind, which nothing reads. `memory`
+    [bytes] holds both where it is given.
     """
 
-    def __init__(self, config: ModelConfig, capacity: int, dtype: torch.dtype, device: torch.device) -> None:
-        shape = (config.n_layers, config.n_kv_heads, capacity, config.head_dim)
+    def __init__(
+        self,
+        config: ModelConfig,
+        capacity: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        memory: Tensor | None = None,
+    ) -> None:
+        shape = (2, config.n_layers, config.n_kv_heads, capacity, config.head_dim)
+        if memory is None:
+            memory = torch.empty(math.prod(shape) * dtype.itemsize, dtype=torch.uint8, device=device)
         self.capacity = capacity
         self.tokens: list[int] = []
-        self._keys = torch.empty(shape, dtype=dtype, device=device)
-        self._values = torch.empty(shape, dtype=dtype, device=device)
+        both = memory.view(dtype).view(shape)
+        self._keys, self._values = both[0], both[1]
 
     @property
     def length(self) -> int:

@@ -6,13 +6,15 @@ conversation at a time, so there is no batch dimension.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from core.errors import Cancelled
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.rope import rope_table, rotate
@@ -45,10 +47,13 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """A row for each token, not initialised."""
+    """A row for each token, not initialised. The tokens may lie on another device than the rows."""
 
     def reset_parameters(self) -> None:
         pass
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return super().forward(tokens.to(self.weight.device))
 
 
 class RMSNorm(nn.Module):
@@ -108,11 +113,33 @@ class FeedForward(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """The smallest part that is placed, streamed and interrupted: half a block with norm and residual."""
+    """The smallest part that is placed, streamed and interrupted.
 
-    name: str  # Meta's prefix, such as "layers.3.feed_forward"
+    Half a block with norm and residual, or a tile of the output head, which needs no Step.
+    """
+
+    name: str  # Meta's prefix, such as "layers.3.feed_forward"; tiles are "output.0", "output.1", …
     modules: tuple[nn.Module, ...]  # whose weights it needs
-    run: Callable[[Tensor, Step], Tensor]
+    run: Callable[[Tensor, Step | None], Tensor]
+
+
+class Units(tuple[Unit, ...]):
+    """Units in the order of computation. Whoever streams their weights puts his own kind in its place."""
+
+    def walk(self, cancelled: Callable[[], bool]) -> Iterator[Unit]:
+        """The units in turn, each once its weights are there, looking at the stop flag before each.
+
+        Raises Cancelled.
+        """
+        for unit in self:
+            if cancelled():
+                raise Cancelled
+            yield unit
+
+
+def never() -> bool:
+    """The stop flag of a pass that nobody stops."""
+    return False
 
 
 class Block(nn.Module):
@@ -125,10 +152,10 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def attend(self, x: Tensor, step: Step) -> Tensor:
+    def attend(self, x: Tensor, step: Step | None) -> Tensor:
         return x + self.attention(self.attention_norm(x), step)
 
-    def feed(self, x: Tensor, step: Step) -> Tensor:
+    def feed(self, x: Tensor, step: Step | None) -> Tensor:
         return x + self.feed_forward(self.ffn_norm(x))
 
     def units(self, prefix: str) -> tuple[Unit, Unit]:
@@ -140,17 +167,25 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Token ids in, logits out. Parameters bear Meta's names."""
+    """Token ids in, logits out. Parameters bear Meta's names.
 
-    def __init__(self, config: ModelConfig) -> None:
+    With more than two `tile_rows` the output head is computed in tiles, rows tile_rows[i] to
+    tile_rows[i + 1], whose parameters are "output.0.weight", "output.1.weight", …
+    """
+
+    def __init__(self, config: ModelConfig, tile_rows: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
         self.tok_embeddings = Embedding(config.vocab_size, config.dim)
         blocks = [Block(config, i) for i in range(config.n_layers)]
         self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = Linear(config.dim, config.vocab_size)
-        self.units: Iterable[Unit] = [u for i, block in enumerate(blocks) for u in block.units(f"layers.{i}")]
+        tiles = [
+            Linear(config.dim, stop - start) for start, stop in pairwise(tile_rows or (0, config.vocab_size))
+        ]
+        self.output: nn.Module = nn.ModuleList(tiles) if len(tiles) > 1 else tiles[0]
+        self.units = Units(u for i, block in enumerate(blocks) for u in block.units(f"layers.{i}"))
+        self.tiles = Units(_tile(f"output.{i}", tile) for i, tile in enumerate(tiles))
         self._rope = torch.empty(0)
 
     def prepare(self, length: int, device: torch.device) -> None:
@@ -158,30 +193,39 @@ class Transformer(nn.Module):
         self._rope = rope_table(self.config, length).to(device)
 
     def forward(
-        self, tokens: Tensor, cache: KVCache, keep: int = 1, units: Iterable[Unit] | None = None
+        self, tokens: Tensor, cache: KVCache, keep: int = 1, cancelled: Callable[[], bool] = never
     ) -> Tensor:
-        """Logits [keep, vocabulary] in float32 of the last `keep` of `tokens` [T]; see `hidden`."""
-        return self.head(self.hidden(tokens, cache, units)[-keep:])
+        """Logits [keep, vocabulary] in float32 of the last `keep` of `tokens` [T]; see `hidden`.
 
-    def hidden(self, tokens: Tensor, cache: KVCache, units: Iterable[Unit] | None = None) -> Tensor:
+        Raises Cancelled when the stop flag is seen, before a unit or while its weights are on their way.
+        """
+        return self.head(self.hidden(tokens, cache, self.units.walk(cancelled))[-keep:], cancelled)
+
+    def hidden(self, tokens: Tensor, cache: KVCache, units: Iterable[Unit]) -> Tensor:
         """What the blocks make of `tokens` [T]: [T, dim], the input of the output head.
 
-        The tokens follow those in the cache; the caller commits them. `units` stands in for the
-        model's own, so that the caller may look on between them.
+        The tokens follow those in the cache; the caller commits them. `units` are the model's own on
+        their walk, which the caller may look on.
         """
         T, start = tokens.shape[0], cache.length
-        step = Step(cache, self._rope[start : start + T], self._mask(T, start, tokens.device))
         x = self.tok_embeddings(tokens)
-        for unit in self.units if units is None else units:
+        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x.device))
+        for unit in units:
             x = unit.run(x, step)
         return x
 
-    def head(self, hidden: Tensor) -> Tensor:
-        """Logits [T, vocabulary] in float32 of hidden states [T, dim]."""
-        return self.output(self.norm(hidden)).float()
+    def head(self, hidden: Tensor, cancelled: Callable[[], bool] = never) -> Tensor:
+        """Logits [T, vocabulary] in float32 of hidden states [T, dim]. Raises Cancelled."""
+        x = self.norm(hidden)
+        parts = [tile.run(x, None).float() for tile in self.tiles.walk(cancelled)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
     def _mask(self, T: int, start: int, device: torch.device) -> Tensor | None:
         if T == 1:
             return None
         causal = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
         return causal.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=0)
+
+
+def _tile(name: str, module: nn.Module) -> Unit:
+    return Unit(name, (module,), lambda x, step: module(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -146,8 +147,7 @@ def test_an_abandoned_pass_leaves_no_trace() -> None:
     cache = KVCache(model.config, 64, torch.float32, CPU)
     model(torch.tensor([1, 2, 3]), cache)
     cache.commit([1, 2, 3])
-    half = list(model.units)[:3]
-    model(torch.tensor([50, 51]), cache, units=half)  # never committed
+    model.hidden(torch.tensor([50, 51]), cache, list(model.units)[:3])  # never committed
     got = model(torch.tensor([4]), cache)
     assert torch.equal(got, run(model, [1, 2, 3, 4], [3, 1])[-1:])
 
@@ -185,3 +185,17 @@ def test_a_full_cache_refuses() -> None:
     cache = KVCache(model.config, 4, torch.float32, CPU)
     with pytest.raises(ValueError, match="5 tokens do not fit in a cache of 4"):
         model(torch.tensor([1, 2, 3, 4, 5]), cache)
+
+
+@pytest.mark.parametrize("rows", [(0, 50, 101), (0, 1, 2, 101), (0, 33, 66, 99, 101)])
+def test_a_head_in_tiles_gives_the_logits_of_the_whole(rows: tuple[int, ...]) -> None:
+    sizes = config(4, 2)
+    whole, tiled = build(sizes), Transformer(sizes, rows)
+    weights = dict(whole.state_dict())
+    output = weights.pop("output.weight")
+    for i, (start, stop) in enumerate(pairwise(rows)):
+        weights[f"output.{i}.weight"] = output[start:stop]
+    tiled.load_state_dict(weights)
+    tiled.requires_grad_(False).prepare(64, CPU)
+    assert relative_error(run(tiled, [3, 1, 4], [3]), run(whole, [3, 1, 4], [3]).double()) < 1e-6
+    assert [unit.name for unit in tiled.tiles] == [f"output.{i}" for i in range(len(rows) - 1)]

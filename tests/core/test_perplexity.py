@@ -154,9 +154,9 @@ def test_the_head_sees_no_more_rows_than_its_logits_may_take(monkeypatch: pytest
     sizes: list[int] = []
     head = Transformer.head
 
-    def counting(self: Transformer, states: torch.Tensor) -> torch.Tensor:
+    def counting(self: Transformer, states: torch.Tensor, *rest: object) -> torch.Tensor:
         sizes.append(len(states))
-        return head(self, states)
+        return head(self, states, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Transformer, "head", counting)
     monkeypatch.setattr(perplexity, "_LOGITS_BYTES", 4 * 4 * 101)
@@ -372,7 +372,7 @@ def test_mistakes_and_faults_end_a_score(
     assert "fewer than 2 tokens" in str(worker.score(Score(0, ""), events.append).error)
     assert not any(isinstance(event, Failed) for event in events)
 
-    def broken(self: Transformer, hidden: torch.Tensor) -> torch.Tensor:
+    def broken(self: Transformer, hidden: torch.Tensor, *rest: object) -> torch.Tensor:
         raise RuntimeError("a bug")
 
     monkeypatch.setattr(Transformer, "head", broken)
