@@ -6,6 +6,7 @@ import os
 import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -157,10 +158,15 @@ def read_ram() -> dict[str, Any]:
 
 
 class Monitor:
-    """Sends a Snapshot to `sink` every `interval` seconds from a thread of its own, which NVML may block."""
+    """Sends a Snapshot to `sink` every `interval` seconds from a thread of its own, which NVML may block.
 
-    def __init__(self, sink: Sink, interval: float = 1.0) -> None:
-        self._sink, self._interval = sink, interval
+    `engine` gives further fields: what the engine counts itself.
+    """
+
+    def __init__(
+        self, sink: Sink, engine: Callable[[], dict[str, Any]] = dict, *, interval: float = 0.5
+    ) -> None:
+        self._sink, self._engine, self._interval = sink, engine, interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
 
@@ -175,6 +181,7 @@ class Monitor:
     def _run(self) -> None:
         gpu = open_gpu()
         while True:
-            self._sink(Snapshot(**read_ram(), **(gpu.read() if gpu else {})))
+            card = gpu.read() if gpu else {}
+            self._sink(Snapshot(**{**read_ram(), **card, **self._engine()}))
             if self._stop.wait(self._interval):
                 return

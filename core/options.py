@@ -11,9 +11,11 @@ from dataclasses import dataclass, fields
 from typing import Literal
 
 from core.errors import UserError
+from core.sizes import format_size, parse_size
+from core.weights.name_grammar import split_names
 
-Value = float | int | str | None
-Kind = Literal["float", "int", "choice", "text"]
+Value = float | int | str | tuple[str, ...] | None
+Kind = Literal["float", "int", "choice", "text", "size", "names"]
 Acts = Literal["token", "message", "placement", "load"]
 
 
@@ -24,7 +26,7 @@ class Param:
     `off` is the value at which it has no effect, shown as "off". `acts` says when a change takes
     effect. `inert` lists (other key, its values, reason): with one of those values this setting is
     ignored, and the reason is shown. `none` names the value None ("random" for the seed) where None
-    is allowed.
+    is allowed. A "size" is in bytes; "names" are those of `core.weights.names`.
     """
 
     key: str
@@ -45,8 +47,14 @@ class Param:
     def parse(self, text: str) -> Value:
         """The value that `text` spells. Raises UserError naming the text and what is accepted."""
         word = text.strip().lower()
-        if self.none is not None and word in (self.none, "none", ""):
+        if self.none is not None and word == self.none:
             return None
+        if self.kind == "names":
+            return split_names("" if word == "none" else word, self.flags[0])
+        if self.none is not None and word in ("none", ""):
+            return None
+        if self.kind == "size":
+            return parse_size(word, self.flags[0])
         if self.off is not None and word == "off":
             return self.off
         if self.kind == "text":
@@ -73,7 +81,8 @@ class Param:
 
     def range_text(self) -> str:
         """What is accepted, in words: "a number from 0 to 2"."""
-        noun = "a whole number" if self.kind == "int" else "a number"
+        nouns = {"int": "a whole number", "size": "a size such as 6GB", "names": "names such as w1,w2"}
+        noun = nouns.get(self.kind, "a number")
         if self.min is not None and self.max is not None:
             text = f"{noun} from {self.min:g} to {self.max:g}"
         elif self.min is not None:
@@ -88,6 +97,10 @@ class Param:
             return self.none or "default"
         if self.off is not None and value == self.off:
             return "off"
+        if isinstance(value, tuple):
+            return ",".join(value) or "none"
+        if self.kind == "size" and isinstance(value, int):
+            return format_size(value)
         if isinstance(value, float):
             return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
         return str(value)
@@ -173,6 +186,27 @@ PARAMS: tuple[Param, ...] = (
         "How turns are written for the model.",
         "choice", None, choices=("llama2", "llama3", "mistral", "chatml", "template", "none"),
         acts="load", none="auto",
+    ),
+    Param(
+        "vram", ("--vram",), "VRAM budget",
+        "The most memory of the device that may be taken, the driver's share included; auto is what is free.",
+        "size", None, acts="placement", none="auto",
+    ),
+    Param(
+        "ram", ("--ram",), "RAM budget",
+        "The most memory of the machine that may be taken; below the model's size the rest is read from "
+        "disk. auto is what is free.",
+        "size", None, acts="placement", none="auto",
+    ),
+    Param(
+        "offload_exclusion", ("--offload-exclusion",), "keep on GPU",
+        "Exactly these weights stay on the device, all others are streamed; auto leaves it to the planner.",
+        "names", None, acts="placement", none="auto",
+    ),
+    Param(
+        "cpu_layers", ("--cpu-layers",), "CPU layers",
+        "These weights are computed on the CPU, where they lie.",
+        "names", None, acts="placement", none="none",
     ),
 )  # fmt: skip
 

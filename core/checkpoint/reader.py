@@ -120,9 +120,9 @@ class Reader:
             share = home[start : start + count] if home.ndim else home
             nbytes = count * part.row_bytes
             staging = None if direct else self._staging(nbytes)
-            buffer = _memory(share) if staging is None else _memory(staging)[:nbytes]
+            buffer = memory_of(share) if staging is None else memory_of(staging)[:nbytes]
             fresh = staging is not None and share.device.type == "cpu" and share.is_contiguous()
-            room = _memory(share) if fresh else None
+            room = memory_of(share) if fresh else None
             done = self._pool.submit(_read, part.file, part.offset + start * part.row_bytes, buffer, room)
             self._pending.append(_Piece(part, count, share, staging, head_dim, done))
 
@@ -196,7 +196,7 @@ def _dequantised(raw: Tensor, kind: BlockType, shape: torch.Size) -> Tensor:
     return torch.from_numpy(dequantize(rows, GGMLQuantizationType[kind.name])).view(shape)
 
 
-def _memory(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor, which must outlive them."""
+def memory_of(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor in host memory, which must outlive them."""
     # Not by numpy, which has no bfloat16, and without which Meta's files can be read.
     return memoryview((ctypes.c_ubyte * tensor.nbytes).from_address(tensor.data_ptr())).cast("B")

@@ -30,6 +30,11 @@ class SourceFile:
         except OSError as error:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
 
+    @property
+    def descriptor(self) -> int:
+        """The system's number of the open file."""
+        return self._file.fileno()
+
     def read_into(self, buffer: memoryview | bytearray, offset: int) -> None:
         """Fill `buffer` with the bytes from `offset` on. Raises UserError where the file ends before."""
         rest = memoryview(buffer)

@@ -1,156 +1,227 @@
-"""From what the user chose to a model that answers: the one place where checkpoint and model meet."""
+"""From what the user chose to a model that answers: where checkpoint, placement and model meet."""
 
 from __future__ import annotations
 
-import ctypes
-import mmap
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from core.checkpoint import Checkpoint, find, open_checkpoint
 from core.checkpoint.reader import Reader
+from core.engine.bind import Binder, norm_views
+from core.engine.devices import budget_of, choose_device, machine_of, rates_of, with_disk_rate
 from core.engine.events import Loading, ModelInfo, Notice
-from core.engine.generate import rows_per_call
 from core.engine.load_meter import LoadMeter
-from core.errors import Cancelled, Unbuilt, UserError
+from core.engine.placing import Machine, Placement, summary
+from core.engine.runner import Runner
+from core.errors import Cancelled, UserError
 from core.model.cache import KVCache
-from core.model.config import ModelConfig
 from core.model.transformer import Transformer
-from core.monitor import PeakMemory, physical_cores
+from core.monitor import PeakMemory
 from core.options import LoadOptions
 from core.text.dialogue import ChatFormat, choose_format
 from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
+from core.weights.packed import PackedFile
+from core.weights.packing import find_or_pack
+from core.weights.placement import plan as make_plan
+from core.weights.plan import Place, Plan
+from core.weights.survey import choice_of, needs_asked
 
-DEFAULT_CONTEXT = 4096
-_LARGE_PAGE = 2 * 2**20  # bytes
+if TYPE_CHECKING:
+    from core.engine.backend import Sink
 
 
 @dataclass(slots=True)
 class Engine:
     """Everything a session runs on."""
 
-    model: Transformer
-    cache: KVCache
+    runner: Runner
+    placement: Placement
     tokenizer: Tokenizer
     format: ChatFormat | None  # None completes raw text
     stop_ids: frozenset[int]
-    rows: int
     info: ModelInfo
     peak: PeakMemory
+    machine: Machine
+
+    @property
+    def model(self) -> Transformer:
+        """The model itself."""
+        return self.runner.model
+
+    @property
+    def cache(self) -> KVCache:
+        """Its KV cache."""
+        return self.runner.cache
 
 
-def load(
-    options: LoadOptions, emit: Callable[[Loading | Notice], None], cancelled: Callable[[], bool]
-) -> Engine:
-    """Read a checkpoint into memory; `emit` is told how far it is, and what the user should know of it.
+def load(options: LoadOptions, emit: Sink, cancelled: Callable[[], bool]) -> Engine:
+    """Bring a checkpoint to where a plan has its weights; `emit` is told how far it is, and of the plan.
 
     Raises UserError, or Cancelled when the flag is seen.
     """
     started = time.perf_counter()
     device = choose_device(options.device)
     emit(Loading("opening"))
-    with closing(open_checkpoint(find(options.checkpoint, options.tokenizer))) as checkpoint:
-        return _load(checkpoint, options, emit, cancelled, device, started)
+    with closing(_open(options)) as checkpoint:
+        return _Load(checkpoint, options, device, emit, cancelled).run(started)
 
 
-def _load(
-    checkpoint: Checkpoint,
-    options: LoadOptions,
-    emit: Callable[[Loading | Notice], None],
-    cancelled: Callable[[], bool],
-    device: torch.device,
-    started: float,
-) -> Engine:
-    peak = PeakMemory()
-    config = checkpoint.config
-    tokenizer = checkpoint.tokenizer()
-    _check_vocabulary(tokenizer, checkpoint)
-    hints = checkpoint.chat()
-    chat = None if options.raw else choose_format(options.chat_format, tokenizer, hints)
-    for note in checkpoint.notes:
-        emit(Notice(note))
-    context = choose_context(options.context, config)
-    dtype = choose_dtype(options.dtype, checkpoint.stored_dtype, device)
+def _open(options: LoadOptions) -> Checkpoint:
+    if options.synthetic is not None:
+        from core.checkpoint.synthetic import SyntheticCheckpoint
 
-    # The fused attention of the CPU is several times slower in float16 than in float32.
-    cache_dtype = torch.float32 if device.type == "cpu" and dtype == torch.float16 else dtype
-    try:
-        model = _read(checkpoint, dtype, device, emit, cancelled, peak)
-        model.prepare(context, device)
-        cache = KVCache(config, context, cache_dtype, device)
-    except torch.OutOfMemoryError:
-        raise UserError(
-            f"{checkpoint.name} with a context of {context} does not fit in the memory of {device}; "
-            "give a smaller --context, or --device cpu"
-        ) from None
-    parameters = list(model.parameters())
-    info = ModelInfo(
-        name=checkpoint.name,
-        parameters=sum(parameter.numel() for parameter in parameters),
-        weight_bytes=sum(parameter.nbytes for parameter in parameters),
-        dtype=str(dtype).removeprefix("torch."),
-        device=str(device),
-        chat_format="raw" if chat is None else chat.name,
-        context=context,
-        layers=config.n_layers,
-        load_s=time.perf_counter() - started,
-    )
-    peak.look(force=True)
-    stop_ids = hints.stop_ids | ends(tokenizer) if chat is None else chat.stop_ids
-    return Engine(model, cache, tokenizer, chat, stop_ids, rows_per_call(config, dtype, device), info, peak)
+        return SyntheticCheckpoint(options.synthetic)
+    return open_checkpoint(find(options.checkpoint, options.tokenizer))
 
 
-def _read(
-    checkpoint: Checkpoint,
-    dtype: torch.dtype,
-    device: torch.device,
-    progress: Callable[[Loading], None],
-    cancelled: Callable[[], bool],
-    peak: PeakMemory,
-) -> Transformer:
-    """The model with its weights in `dtype` on `device`; of the source only some megabytes in flight."""
-    with torch.device("meta"):
-        model = Transformer(checkpoint.config)
-    meter = LoadMeter(sum(weight.nbytes for weight in checkpoint.weights.values()), progress)
+class _Load:
+    """One load. `device` is "cpu", "sim" or "cuda:N"."""
 
-    def tick(count: int) -> None:
-        if cancelled():
-            raise Cancelled
-        meter.add(count)
-        peak.look()
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        options: LoadOptions,
+        device: str,
+        emit: Sink,
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._checkpoint, self._options = checkpoint, replace(options, device=device)
+        self._emit, self._cancelled = emit, cancelled
+        self._config = checkpoint.config
+        self._peak = PeakMemory()
 
-    homes: dict[str, torch.Tensor] = {}
-    with Reader(tick) as reader:
-        for name, weight in checkpoint.weights.items():
-            homes[name] = torch.empty(weight.shape, dtype=dtype, device=device)
-            use_large_pages(homes[name])
-            reader.start(weight, homes[name])
-        reader.finish()
-    if checkpoint.config.tied:
-        model.output.weight = model.tok_embeddings.weight
-        homes["output.weight"] = homes["tok_embeddings.weight"]
-    model.load_state_dict(homes, strict=True, assign=True)
-    if checkpoint.config.tied:
-        model.output.weight = model.tok_embeddings.weight  # `assign` has made two parameters of it
-    return model.requires_grad_(False).eval()
+    def run(self, started: float) -> Engine:
+        """All of it."""
+        checkpoint, options, config = self._checkpoint, self._options, self._config
+        tokenizer = checkpoint.tokenizer()
+        _check_vocabulary(tokenizer, checkpoint)
+        hints = checkpoint.chat()
+        chat = None if options.raw else choose_format(options.chat_format, tokenizer, hints)
+        for note in checkpoint.notes:
+            self._emit(Notice(note))
+        plan, machine = self._plan()
+        try:
+            model, cache, placement = self._place(plan, machine)
+            plan = placement.plan
+        except BaseException:
+            machine.lane.close()
+            raise
+        info = ModelInfo(
+            name=checkpoint.name,
+            parameters=sum(_numel(shape) for shape in config.shapes().values()),
+            weight_bytes=plan.needs.weights,
+            dtype=plan.needs.dtype,
+            device=options.device,
+            chat_format="raw" if chat is None else chat.name,
+            context=plan.needs.context,
+            layers=config.n_layers,
+            load_s=time.perf_counter() - started,
+        )
+        self._peak.look(force=True)
+        stop_ids = hints.stop_ids | ends(tokenizer) if chat is None else chat.stop_ids
+        runner = Runner(model, cache, placement.plan.rows)
+
+        def relieve() -> bool:
+            relieved = placement.relieve()
+            runner.rows = placement.plan.rows
+            return relieved
+
+        runner.relieve = relieve
+        return Engine(runner, placement, tokenizer, chat, stop_ids, info, self._peak, machine)
+
+    def _plan(self) -> tuple[Plan, Machine]:
+        """The placement, before a weight is read, and what will carry it out."""
+        options = self._options
+        stored = str(self._checkpoint.stored_dtype).removeprefix("torch.")
+        needs = needs_asked(self._config, stored, options, options.device)
+        budget = budget_of(options)
+        machine = machine_of(options)
+        try:
+            rates = rates_of(machine, budget, needs.dtype)
+            plan = make_plan(needs, budget, choice_of(options), rates)
+        except BaseException:
+            machine.lane.close()
+            raise
+        machine.ledger.link = rates.link.gb_s * 1e9 if budget.vram is not None else None
+        machine.ledger.device["context"] = budget.context
+        notice = summary(plan)
+        if notice is not None:
+            self._emit(notice)
+        return plan, machine
+
+    def _place(self, plan: Plan, machine: Machine) -> tuple[Transformer, KVCache, Placement]:
+        needs, device = plan.needs, machine.lane.device
+        dtype = getattr(torch, needs.dtype)
+        with torch.device("meta"):
+            model = Transformer(self._config, needs.tile_rows)
+        binder = Binder(model, needs, dtype, device)
+        placement = Placement(machine, binder, lambda: self._pack(plan), self._emit)
+        try:
+            memory = machine.lane.empty(needs.kv)
+            cache = KVCache(self._config, needs.context, getattr(torch, needs.kv_type), device, memory)
+            machine.ledger.device["kv"] = needs.kv
+            model.prepare(needs.context, device)
+            self._fill(plan, placement, binder, dtype)
+        except torch.OutOfMemoryError:
+            placement.close()
+            raise UserError(
+                f"{self._checkpoint.name} with a context of {needs.context} does not fit in the memory of "
+                f"{self._options.device}; give a smaller --vram or --context, or --device cpu"
+            ) from None
+        except BaseException:
+            placement.close()
+            raise
+        return model.requires_grad_(False).eval(), cache, placement
+
+    def _fill(self, plan: Plan, placement: Placement, binder: Binder, dtype: torch.dtype) -> None:
+        """Read every weight to its place."""
+
+        def tick(count: int) -> None:
+            if self._cancelled():
+                raise Cancelled
+            meter.add(count)
+            self._peak.look()
+
+        packed = placement.prepare(plan)
+        if packed is not None:
+            rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.dtype)
+            plan = make_plan(plan.needs, plan.budget, plan.choice, rates)
+        weights = self._checkpoint.weights if packed is None else packed.weights
+        meter = LoadMeter(sum(binder.size_in(weights, name) for name in read_at_load(plan)), self._emit)
+        with Reader(tick) as reader:
+
+            def norms(memory: Tensor) -> None:
+                for name, view in norm_views(memory, self._config, dtype).items():
+                    reader.start(weights[name], view)
+                reader.finish()
+
+            def fill(name: str, memory: Tensor) -> None:
+                if packed is None:
+                    binder.start(name, weights, memory, reader)
+                else:  # ours, with checksums
+                    packed.read(name, memory)
+                    tick(memory.nbytes)
+
+            placement.install(plan, fill, norms)
+
+    def _pack(self, plan: Plan) -> PackedFile:
+        """The packed file; the checkpoint is opened anew where it is made long after the load."""
+        with closing(_open(self._options)) as checkpoint:
+            return find_or_pack(checkpoint, plan.needs, self._emit, self._cancelled)
 
 
-def use_large_pages(tensor: torch.Tensor) -> None:
-    """Ask Linux for large pages under a new tensor in RAM: it is filled twice as fast.
-
-    Not for all tensors (THP_MEM_ALLOC_ENABLE): a KV cache that is hardly used would be in memory whole.
-    """
-    start = -(-tensor.data_ptr() // _LARGE_PAGE) * _LARGE_PAGE
-    length = (tensor.data_ptr() + tensor.nbytes - start) // _LARGE_PAGE * _LARGE_PAGE
-    if sys.platform == "linux" and tensor.device.type == "cpu" and length > 0:
-        # It may be refused, which costs speed only.
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), mmap.MADV_HUGEPAGE)
+def read_at_load(plan: Plan) -> list[str]:
+    """The short names of the weights that are read into memory; the others stay in the packed file."""
+    heads = ("output",) if plan.needs.tied else ("output", "embeddings")
+    names = [w.name for unit in plan.needs.units for w in unit.weights if not w.name.startswith("output.")]
+    return [name for name in (*names, *heads) if plan.places[name] is not Place.DISK]
 
 
 def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
@@ -167,41 +238,5 @@ def _check_vocabulary(tokenizer: Tokenizer, checkpoint: Checkpoint) -> None:
         )
 
 
-def choose_device(name: str) -> torch.device:
-    """The device that `--device` means here. UserError where there is none such."""
-    if name == "sim":
-        raise Unbuilt("--device sim")
-    kind, _, index = name.partition(":")
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            raise UserError(f"--device {name}: no CUDA device is usable here; use --device cpu")
-        if index and int(index) >= torch.cuda.device_count():
-            raise UserError(
-                f"--device {name}: only {torch.cuda.device_count()} CUDA device(s); use --device cuda:0"
-            )
-        return torch.device("cuda", int(index or 0))
-    if name == "auto" and torch.cuda.is_available():
-        return torch.device("cuda", 0)
-    # One thread a physical core: a second one would share its arithmetic units.
-    torch.set_num_threads(physical_cores())
-    return torch.device("cpu")
-
-
-def choose_dtype(name: str, stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """The type that `--dtype` means: auto is the stored one, but float16 for float32 files on CUDA."""
-    if name != "auto":
-        dtype = getattr(torch, name)
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-    if stored == torch.float32 and device.type == "cuda":
-        return torch.float16
-    return stored if stored in (torch.float32, torch.float16, torch.bfloat16) else torch.float16
-
-
-def choose_context(wanted: int | None, config: ModelConfig) -> int:
-    """The context in tokens. UserError beyond what the model was trained for."""
-    if wanted is None:
-        return min(config.max_context, DEFAULT_CONTEXT)
-    if wanted > config.max_context:
-        raise UserError(f"--context {wanted}: this model's limit is {config.max_context}; give at most that")
-    return wanted
+def _numel(shape: tuple[int, ...]) -> int:
+    return shape[0] * (shape[1] if len(shape) > 1 else 1)

@@ -17,9 +17,13 @@ class LoadMeter:
     """Counts bytes and emits Loading events, at most 20 a second and one at the end."""
 
     def __init__(
-        self, total: int, emit: Callable[[Loading], None], clock: Callable[[], float] = time.perf_counter
+        self,
+        total: int,
+        emit: Callable[[Loading], None],
+        clock: Callable[[], float] = time.perf_counter,
+        stage: str = "reading weights",
     ) -> None:
-        self._total, self._emit, self._clock = total, emit, clock
+        self._total, self._emit, self._clock, self._stage = total, emit, clock, stage
         self._done = 0
         self._history = deque([(clock(), 0)])  # (time, bytes done), of the last seconds
         self._reported = float("-inf")
@@ -39,4 +43,4 @@ class LoadMeter:
         if now - then >= _LEAST_SECONDS and self._done > done:
             rate = (self._done - done) / (now - then)
             left = (self._total - self._done) / rate
-        self._emit(Loading("reading weights", self._done, self._total, rate, left))
+        self._emit(Loading(self._stage, self._done, self._total, rate, left))

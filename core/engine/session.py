@@ -7,10 +7,9 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 
-import torch
-
 from core.engine.backend import Sink
 from core.engine.conversation import Conversation, Message
+from core.engine.devices import peak_vram
 from core.engine.events import Configure, Delta, Done, Prefill, Reason, Reply, Stats
 from core.engine.generate import generate
 from core.engine.load import Engine
@@ -55,11 +54,9 @@ class Session:
         at_start = engine.format.replies_start_text if engine.format else not text
         recording = _Recording(run, engine, len(prompt), self._emit, at_start=at_start)
         tokens = generate(
-            engine.model,
-            engine.cache,
+            engine.runner,
             prompt,
             sampler,
-            rows=engine.rows,
             cancelled=cancelled,
             on_prefill=recording.prefill,
         )
@@ -113,6 +110,7 @@ class _Recording:
         self._sent_tokens = self._sent_text = 0
         self._started = self._last = self._last_sent = time.perf_counter()
         self._first: float | None = None
+        self._arrived = self._arrived_first = 0
 
     def prefill(self, done: int) -> None:
         """`done` prompt tokens are in the cache; the first call says how many were there before."""
@@ -127,8 +125,9 @@ class _Recording:
         self._surprises.append(choice.surprise)
         self._say(self._decoder.feed(choice.token))
         self._engine.peak.look()
+        self._arrived = self._engine.placement.arrived
         if self._first is None:
-            self._first = now
+            self._first, self._arrived_first = now, self._arrived
             self._flush()
         elif now - self._last_sent >= _DELTA_SECONDS:
             self._flush()
@@ -164,20 +163,20 @@ class _Recording:
         self._sent_tokens, self._sent_text = len(self.tokens), len(self._text)
 
     def _stats(self) -> Stats:
-        ttft = prefill = decode = None
+        ttft = prefill = decode = streamed = None
         if self._first is not None:
             ttft = self._first - self._started
             prefill = (self._prompt_tokens - (self._cached or 0)) / ttft
             if len(self.tokens) > 1:
                 decode = (len(self.tokens) - 1) / (self._last - self._first)
-        cuda = self._engine.info.device.startswith("cuda")
+                streamed = (self._arrived - self._arrived_first) // (len(self.tokens) - 1)
         return Stats(
             load_s=self._engine.info.load_s,
             ttft_s=ttft,
             prefill_tok_s=prefill,
             decode_tok_s=decode,
-            streamed_bytes_per_token=0 if cuda else None,  # all weights are on the device, or there is no bus
-            peak_vram_bytes=torch.cuda.max_memory_reserved(self._engine.info.device) if cuda else None,
+            streamed_bytes_per_token=streamed if self._engine.placement.streams else None,
+            peak_vram_bytes=peak_vram(self._engine.machine),
             peak_rss_bytes=self._engine.peak.rss,
             peak_anon_bytes=self._engine.peak.anon,
         )

@@ -9,16 +9,19 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from collections import deque
 from typing import TYPE_CHECKING
 
 from core.engine.backend import Sink
 from core.engine.events import (
+    Apply,
     Command,
     Configure,
     Done,
     Failed,
     Load,
     Loading,
+    Placed,
     Ready,
     Reason,
     Rewind,
@@ -32,6 +35,7 @@ from core.engine.events import (
 from core.errors import Cancelled, UserError
 from core.monitor import Monitor
 from core.options import Sampling
+from core.traffic import TrafficMeter
 
 if TYPE_CHECKING:
     from core.engine.load import Engine
@@ -43,14 +47,15 @@ log = logging.getLogger(__name__)
 class LocalBackend:
     """Runs a model in this process. `meters` sends a Snapshot a second.
 
-    Stop and Configure act at once, past the queue: a running reply looks at them before every unit
-    and every token. Everything else is done in the order it came.
+    Stop, Configure and Apply act at once, past the queue: a running reply looks at them before every
+    unit, every token and every pass. Everything else is done in the order it came.
     """
 
     def __init__(self, *, meters: bool = False) -> None:
         self._commands: queue.SimpleQueue[Command] = queue.SimpleQueue()
         self._settings = Configure(Sampling())
         self._stopped = -1  # every run up to this number has been stopped
+        self._wanted: deque[Apply] = deque(maxlen=1)  # the placement that is asked for; the latest wins
         self._closing = threading.Event()
         self._engine: Engine | None = None
         self._session: Session | None = None
@@ -64,7 +69,8 @@ class LocalBackend:
         self._sink = sink
         self._thread.start()
         if self._meters:
-            self._monitor = Monitor(sink)
+            meter = TrafficMeter(lambda: self._engine.machine.ledger if self._engine else None)
+            self._monitor = Monitor(sink, meter.read)
             self._monitor.start()
 
     def submit(self, command: Command) -> None:
@@ -74,6 +80,9 @@ class LocalBackend:
                 self._stopped = max(self._stopped, run)
             case Configure():
                 self._settings = command
+            case Apply():
+                self._wanted.append(command)
+                self._commands.put(command)  # where nothing runs that would look
             case Shutdown():
                 self._closing.set()
                 self._commands.put(command)
@@ -96,6 +105,8 @@ class LocalBackend:
                 self._handle(command)
             except Exception as error:  # the worker outlives whatever goes wrong in one command
                 self._report(command, error)
+        if self._engine is not None:
+            self._engine.placement.close()
 
     def _handle(self, command: Command) -> None:
         match command:
@@ -105,6 +116,8 @@ class LocalBackend:
                 self._reply(command)
             case Score():
                 self._score(command)
+            case Apply():
+                self._apply()
             case Rewind(message_id):
                 if self._session is not None:
                     self._session.conversation.rewind(message_id)
@@ -114,12 +127,35 @@ class LocalBackend:
         from core.engine.load import load
         from core.engine.session import Session
 
+        if self._engine is not None:
+            self._engine.placement.close()
+            self._engine = self._session = None
         try:
             self._engine = load(command.options, self._sink, self._closing.is_set)
         except Cancelled:
             return
+        self._engine.runner.before = self._between_passes
         self._session = Session(self._engine, lambda: self._settings, self._sink)
+        self._sink(Placed(self._engine.placement.plan, self._engine.placement.unpinned))
         self._sink(Ready(self._engine.info))
+
+    def _between_passes(self) -> None:
+        assert self._engine is not None
+        self._engine.placement.look()
+        self._apply()
+
+    def _apply(self) -> None:
+        """Move weights, if that is asked for. What goes wrong with it ends no reply."""
+        if not self._wanted or self._engine is None:
+            return
+        command = self._wanted.pop()
+        placement = self._engine.placement
+        try:
+            placement.apply(command.plan)
+        except UserError as error:
+            self._sink(Failed(str(error)))
+            self._sink(Placed(placement.plan, placement.unpinned))
+        self._engine.runner.rows = placement.plan.rows
 
     def _reply(self, command: Submit) -> None:
         run = command.run

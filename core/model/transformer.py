@@ -176,7 +176,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, tile_rows: Sequence[int] = ()) -> None:
         super().__init__()
         self.config = config
-        self.tok_embeddings = Embedding(config.vocab_size, config.dim)
+        self.tok_embeddings: nn.Module = Embedding(config.vocab_size, config.dim)
         blocks = [Block(config, i) for i in range(config.n_layers)]
         self.layers = nn.ModuleList(blocks)
         self.norm = RMSNorm(config.dim, config.norm_eps)

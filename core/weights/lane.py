@@ -58,6 +58,8 @@ class Lane(Protocol):
     """
 
     device: torch.device
+    notice: str | None
+    """What the user should know of it once it is in use, or None."""
 
     def empty(self, nbytes: int) -> Tensor:
         """Fresh memory of the device, uint8 [nbytes], 256-byte aligned. Raises torch.OutOfMemoryError."""

@@ -107,11 +107,9 @@ def check(model: Theirs, folder: Path) -> None:
         pad_token_id=0,
     )[0, 48:]
     ours = generate(
-        engine.model,
-        engine.cache,
+        engine.runner,
         prompt.tolist(),
         Sampler(lambda: Sampling(temperature=0), 0),
-        rows=engine.rows,
         cancelled=lambda: False,
         on_prefill=lambda done: None,
     )

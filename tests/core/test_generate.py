@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from core.engine.conversation import Conversation
-from core.engine.generate import generate, rows_per_call
-from core.errors import Cancelled
+from core.engine.generate import generate
+from core.engine.runner import Runner
+from core.errors import Cancelled, UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer
@@ -42,8 +43,9 @@ def begin(
     model: Counting, cache: KVCache, prompt: list[int], **options: object
 ) -> Generator[Choice, None, None]:
     sampler = Sampler(lambda: Sampling(temperature=0), 0)
-    defaults = {"rows": 64, "cancelled": lambda: False, "on_prefill": lambda done: None}
-    return generate(model, cache, prompt, sampler, **(defaults | options))  # type: ignore[arg-type]
+    runner = Runner(model, cache, options.pop("rows", 64))  # type: ignore[arg-type]
+    defaults = {"cancelled": lambda: False, "on_prefill": lambda done: None}
+    return generate(runner, prompt, sampler, **(defaults | options))  # type: ignore[arg-type]
 
 
 def fresh(capacity: int = 128) -> KVCache:
@@ -100,17 +102,39 @@ def test_the_stop_flag_is_seen_before_every_unit(at: int) -> None:
     assert cache.length == 10 * (at // 9)  # whole passes only
 
 
-def test_rows_keep_a_unit_short() -> None:
-    """7B in float16 on the CPU: a feed-forward of 135 million weights at 20 GFLOP/s."""
-    llama_7b = ModelConfig(
-        dim=4096, n_layers=32, n_heads=32, n_kv_heads=32, head_dim=128, hidden_dim=11008,
-        vocab_size=32000, norm_eps=1e-5,
-    )  # fmt: skip
-    rows = rows_per_call(llama_7b, torch.float16, CPU)
-    assert rows == 8
-    assert rows * 2 * 3 * 4096 * 11008 / 20e9 <= 0.2
-    assert rows_per_call(SIZES, torch.float16, CPU) == 256
-    assert rows_per_call(llama_7b, torch.float16, torch.device("cuda")) == 512
+def test_memory_that_runs_out_is_made_and_the_pass_is_tried_again() -> None:
+    """Twice there is none: rows are halved each time, and the tokens are those of a run without trouble."""
+    left = 2
+    forward = Counting.forward
+
+    def scarce(self: Counting, tokens: torch.Tensor, *rest: object, **options: object) -> torch.Tensor:
+        nonlocal left
+        if left and len(tokens) > 4:
+            left -= 1
+            raise torch.OutOfMemoryError("no memory")
+        return forward(self, tokens, *rest, **options)
+
+    class Scarce(Counting):
+        forward = scarce  # type: ignore[assignment]
+
+    model = Scarce()
+    runner = Runner(model, fresh(), 16)
+
+    def relieve() -> bool:
+        runner.rows //= 2
+        return True
+
+    runner.relieve = relieve
+    sampler = Sampler(lambda: Sampling(temperature=0), 0)
+    tokens = generate(runner, list(range(20)), sampler, cancelled=lambda: False, on_prefill=lambda done: None)
+    got = [next(tokens).token for _ in range(5)]
+    whole = begin(Counting(), fresh(), list(range(20)))
+    assert got == [next(whole).token for _ in range(5)]
+    assert model.passes[:5] == [4, 4, 4, 4, 4]
+    runner.relieve = lambda: False
+    left, runner.rows = 1, 16
+    with pytest.raises(UserError, match="16 tokens in one pass"):
+        runner.run(list(range(20)), lambda: False)
 
 
 def test_a_conversation_is_a_tree() -> None:

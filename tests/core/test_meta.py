@@ -20,12 +20,13 @@ from core.checkpoint.meta import join_axis
 from core.checkpoint.reader import Reader
 from core.engine.events import Notice
 from core.engine.generate import generate
-from core.engine.load import choose_context, choose_dtype, load
+from core.engine.load import load
 from core.errors import UserError
 from core.model.config import ModelConfig
 from core.options import LoadOptions, Sampling
 from core.sampling.sampler import Sampler
 from core.text.dialogue import raw_prompt
+from core.weights.survey import needs_asked
 from tests.core.reading import read
 
 Weights = dict[str, torch.Tensor]
@@ -80,11 +81,9 @@ def test_shards_give_the_golden_tokens(stories: Path, weights: Weights, tmp_path
     options = LoadOptions(str(folder), dtype="float32", device="cpu", raw=True)
     engine = load(options, lambda event: None, lambda: False)
     tokens = generate(
-        engine.model,
-        engine.cache,
+        engine.runner,
         raw_prompt(engine.tokenizer, ""),
         Sampler(lambda: Sampling(temperature=0), 0),
-        rows=engine.rows,
         cancelled=lambda: False,
         on_prefill=lambda done: None,
     )
@@ -97,7 +96,7 @@ def test_a_tied_checkpoint_has_no_head_of_its_own(stories: Path, weights: Weight
     for count in (1, 2):
         folder = write(tmp_path / f"m{count}", split(weights, count), stories)
         engine = load(LoadOptions(str(folder), device="cpu"), lambda event: None, lambda: False)
-        assert engine.model.output.weight is engine.model.tok_embeddings.weight
+        assert engine.model.output.weight.data_ptr() == engine.model.tok_embeddings.weight.data_ptr()
         assert engine.info.parameters == sum(t.numel() for n, t in weights.items() if n != "rope.freqs")
 
 
@@ -418,13 +417,16 @@ class TestReleases:
 
 
 def test_dtype_and_context_choices(stories: Path) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose_dtype("auto", torch.float32, cpu) == torch.float32
-    assert choose_dtype("auto", torch.float32, cuda) == torch.float16
-    assert choose_dtype("auto", torch.bfloat16, cuda) == torch.bfloat16
-    assert choose_dtype("float16", torch.float32, cpu) == torch.float16
     config = open_checkpoint(find(str(stories))).config
-    assert choose_context(None, config) == 4096
-    assert choose_context(64, config) == 64
+
+    def chosen(dtype: str, stored: str, device: str, context: int | None = None) -> tuple[str, int]:
+        options = LoadOptions(str(stories), dtype=dtype, context=context)
+        needs = needs_asked(config, stored, options, device)
+        return needs.dtype, needs.context
+
+    assert chosen("auto", "float32", "cpu") == ("float32", 4096)
+    assert chosen("auto", "float32", "cuda:0") == ("float16", 4096)
+    assert chosen("auto", "bfloat16", "cuda:0") == ("bfloat16", 4096)
+    assert chosen("float16", "float32", "cpu", 64) == ("float16", 64)
     with pytest.raises(UserError, match="--context 5000: this model's limit is 4096"):
-        choose_context(5000, config)
+        chosen("auto", "float32", "cpu", 5000)

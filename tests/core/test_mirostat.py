@@ -146,11 +146,9 @@ class Subject:
         sampler = Sampler(lambda: sampling, seed)
         self.engine.cache.tokens.clear()
         tokens = generate(
-            self.engine.model,
-            self.engine.cache,
+            self.engine.runner,
             self.prompt,
             sampler,
-            rows=64,
             cancelled=lambda: False,
             on_prefill=lambda done: None,
         )

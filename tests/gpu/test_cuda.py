@@ -28,11 +28,9 @@ def begin(stories: Path, dtype: str) -> Engine:
 def greedy(engine: Engine, count: int) -> list[int]:
     sampler = Sampler(lambda: Sampling(temperature=0), 0)
     tokens = generate(
-        engine.model,
-        engine.cache,
+        engine.runner,
         raw_prompt(engine.tokenizer, ""),
         sampler,
-        rows=engine.rows,
         cancelled=lambda: False,
         on_prefill=lambda done: None,
     )

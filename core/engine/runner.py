@@ -1,0 +1,53 @@
+"""One pass of the model after another, between which weights may move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.errors import UserError
+from core.model.cache import KVCache
+from core.model.transformer import Transformer
+
+
+class Runner:
+    """A model with its cache. `rows` bounds the tokens of one pass.
+
+    `before` is called before every pass; `relieve` when the device has no memory left: True where it has
+    made some, so that the pass can be tried again. Both may change `rows`.
+    """
+
+    def __init__(
+        self,
+        model: Transformer,
+        cache: KVCache,
+        rows: int,
+        *,
+        before: Callable[[], None] = lambda: None,
+        relieve: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.model, self.cache, self.rows = model, cache, rows
+        self.before, self.relieve = before, relieve
+
+    def run(self, tokens: list[int], cancelled: Callable[[], bool]) -> tuple[int, Tensor]:
+        """Run as many of `tokens` as one pass may have; how many, and the logits [V] of the last of them.
+
+        They are in the cache afterwards. Raises Cancelled, and UserError where memory is short for good.
+        """
+        while True:
+            self.before()
+            chunk = tokens[: self.rows]
+            try:
+                logits = self.model(torch.tensor(chunk), self.cache, cancelled=cancelled)
+            except torch.OutOfMemoryError:
+                pass  # beyond this clause, where nothing holds on to the pass's memory any more
+            else:
+                self.cache.commit(chunk)
+                return len(chunk), logits[-1]
+            if not self.relieve():
+                raise UserError(
+                    f"{len(chunk)} tokens in one pass do not fit in the device's memory even with every "
+                    "weight streamed; load with a smaller --context, or --device cpu"
+                )

@@ -1,0 +1,100 @@
+"""Rates that were measured once on this machine, kept in the user's cache. No torch.
+
+A file rates.json: by device and type of the weights, GB/s by kind, and seconds a unit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from core.weights.plan import Rate, Rates
+
+FILE_NAME = "rates.json"
+
+_KINDS = ("link", "gpu", "cpu", "disk")
+_ASSUMED = {"link": 12.0, "gpu": 300.0, "cpu": 15.0, "disk": 1.0}  # GB/s; a modest machine of our day
+_HIGHEST = 1e6  # GB/s; what is above was not measured
+
+
+def load_rates(device_name: str, dtype: str) -> Rates:
+    """What was measured on a device with weights of a type ("cached"), the rest assumed.
+
+    `device_name` is the card's, or "cpu", or "sim", whose device is this machine's CPU. What another
+    device has found out of CPU and disk holds here too.
+    """
+    devices = _read()
+    entry, host = _entry(devices, device_name, dtype), _entry(devices, "cpu", dtype)
+    rates = {kind: _rate(entry.get(kind)) for kind in _KINDS}
+    for kind in ("cpu", "disk"):
+        rates[kind] = rates[kind] or _rate(host.get(kind))
+    if device_name == "sim":
+        rates["gpu"] = rates["gpu"] or rates["cpu"] or Rate(_ASSUMED["cpu"])
+    known = {kind: rate or Rate(_ASSUMED[kind]) for kind, rate in rates.items()}
+    unit_s = entry.get("unit_s", 0.0)
+    return Rates(**known, unit_s=float(unit_s) if _is_number(unit_s) and unit_s < 1 else 0.0)
+
+
+def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
+    """Keep what of `rates` is not assumed. Where the cache cannot be written, nothing is kept."""
+    path = _path()
+    if path is None:
+        return
+    devices = _read()
+    entry = _entry(devices, device_name, dtype)
+    for kind in _KINDS:
+        rate: Rate = getattr(rates, kind)
+        if rate.source != "assumed":
+            entry[kind] = rate.gb_s
+    entry["unit_s"] = rates.unit_s
+    types = devices.get(device_name)
+    devices[device_name] = {**(types if isinstance(types, dict) else {}), dtype: entry}
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    # It only saves a measurement: a cache that cannot be written must not end a load.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_text(json.dumps(devices, indent=1), encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def _path() -> Path | None:
+    """The file in the cache, or None where the folder is not known."""
+    given = os.environ.get("LLAMA_TUI_CACHE")
+    if given:
+        return Path(given).expanduser() / FILE_NAME
+    try:
+        import platformdirs
+    except ModuleNotFoundError:
+        return None
+    return platformdirs.user_cache_path("llama-tui") / FILE_NAME
+
+
+def _read() -> dict[str, Any]:
+    """What the file holds; nothing where there is none, or none that can be understood."""
+    path = _path()
+    try:
+        found = None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _entry(devices: dict[str, Any], device_name: str, dtype: str) -> dict[str, Any]:
+    types = devices.get(device_name)
+    entry = types.get(dtype) if isinstance(types, dict) else None
+    return dict(entry) if isinstance(entry, dict) else {}
+
+
+def _rate(value: Any) -> Rate | None:
+    return Rate(float(value), "cached") if _is_number(value) and value > 0 else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _HIGHEST

@@ -1,0 +1,178 @@
+"""What the machine and the user's flags give: device, memory of both sides, and rates. No torch."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from core import monitor
+from core.errors import UserError
+from core.model.config import ModelConfig
+from core.options import LoadOptions
+from core.sizes import format_size
+from core.weights.needs import Needs, needs_of
+from core.weights.plan import Budget, Choice, Rate, Rates
+from core.weights.rates import load_rates
+from core.weights.rows import max_rows
+
+DEFAULT_CONTEXT = 4096
+
+_CUDA_CONTEXT = 500_000_000  # bytes; the driver's share, until it can be measured
+_CUDA_RESERVE = 100_000_000  # what its allocator loses between blocks
+_SHARE_LEFT = 20  # the system keeps this part of the machine's memory
+
+
+Card = tuple[str, int, int]
+"""A card's name, its memory, and how much of that is free."""
+
+
+def survey(options: LoadOptions, card: Card | None = None, context: int = _CUDA_CONTEXT) -> Budget:
+    """The device that `options` mean here, and what there is of memory.
+
+    `card` is what the caller knows of a CUDA card better than its driver's library tells, `context` what
+    the driver takes for itself. Raises UserError for a device that is not there, for more than the card
+    has, and for flags of placement where there is nothing to stream to.
+    """
+    device = device_of(options.device)
+    ram = free_ram() if options.ram is None else options.ram
+    if device == "cpu":
+        refuse_without_device(options)
+        return Budget("cpu", None, ram)
+    if device == "sim":
+        total, free, context, reserve = options.sim_vram, options.sim_vram, 0, 0
+    else:
+        _, total, free = card or _card(device)
+        reserve = _CUDA_RESERVE
+    if options.vram is not None and options.vram > total:
+        name = "the simulated card (--sim-vram)" if device == "sim" else "the card"
+        raise UserError(
+            f"--vram {format_size(options.vram)}: {name} has {format_size(total)}; give that or less"
+        )
+    vram = free if options.vram is None else options.vram
+    return Budget(device, vram, ram, context=context, reserve=reserve, card=total)
+
+
+def refuse_without_device(options: LoadOptions) -> None:
+    """Raise UserError where `options` place weights on a device, which the CPU is not."""
+    asked = {
+        "--offload-exclusion": options.keep is not None,
+        "--offload": options.offload,
+        "--cpu-layers": bool(options.cpu_layers),
+        "--vram": options.vram is not None,
+    }
+    for flag, given in asked.items():
+        if given:
+            raise UserError(
+                f"{flag} needs a device to stream to, and this is the CPU; leave it out, "
+                "or try --device sim, which simulates one"
+            )
+
+
+def choice_of(options: LoadOptions) -> Choice:
+    """What the user pinned where."""
+    return Choice(options.offload, options.keep, options.cpu_layers)
+
+
+def device_of(name: str) -> str:
+    """What `--device` means here: "cpu", "sim" or "cuda:N". Whether N exists is not looked at."""
+    if name == "auto":
+        return "cuda:0" if _computes_on_cuda() and monitor.open_gpu() is not None else "cpu"
+    return "cuda:0" if name == "cuda" else name
+
+
+def needs_asked(config: ModelConfig, stored: str, options: LoadOptions, device: str) -> Needs:
+    """What a model needs as `options` want it; `stored` is the float type of its files.
+
+    Raises UserError for a context beyond the model's limit.
+    """
+    dtype = options.dtype
+    if dtype == "auto":
+        known = stored if stored in ("float32", "float16", "bfloat16") else "float16"
+        dtype = "float16" if known == "float32" and device.startswith("cuda") else known
+    context = min(config.max_context, DEFAULT_CONTEXT) if options.context is None else options.context
+    if context > config.max_context:
+        raise UserError(f"--context {context}: this model's limit is {config.max_context}; give at most that")
+    # The CPU's fused attention is several times slower in float16 than in float32.
+    kv_type = "float32" if dtype == "float16" and device in ("cpu", "sim") else dtype
+    return needs_of(config, dtype, context, max_rows(config, dtype, device), kv_type=kv_type)
+
+
+def known_rates(budget: Budget, dtype: str, options: LoadOptions) -> Rates:
+    """The rates of the device without measuring: cached or assumed; a simulated link is as fast as told."""
+    name = budget.device if not budget.device.startswith("cuda") else _card(budget.device)[0]
+    rates = load_rates(name, dtype)
+    return replace(rates, link=Rate(options.sim_link)) if budget.simulated else rates
+
+
+def free_ram() -> int:
+    """Memory of the machine that can be taken, less a part for the system. Bytes.
+
+    Raises UserError where nobody knows.
+    """
+    try:
+        import psutil
+    except ModuleNotFoundError:
+        total, available = _meminfo()
+    else:
+        memory = psutil.virtual_memory()
+        total, available = memory.total, memory.available
+    return max(0, available - total // _SHARE_LEFT)
+
+
+def _meminfo() -> tuple[int, int]:
+    try:
+        text = Path("/proc/meminfo").read_text()
+    except OSError:
+        text = ""
+    found = {name: int(kib) * 1024 for name, kib in re.findall(r"^(\w+):\s+(\d+) kB$", text, re.MULTILINE)}
+    if "MemTotal" not in found or "MemAvailable" not in found:
+        raise UserError("how much memory is free cannot be read here; give --ram SIZE")
+    return found["MemTotal"], found["MemAvailable"]
+
+
+def _computes_on_cuda() -> bool:
+    """False where torch is installed without CUDA, whatever cards there are."""
+    try:
+        return not metadata.version("torch").endswith("+cpu")
+    except metadata.PackageNotFoundError:
+        return False
+
+
+def _card(device: str) -> Card:
+    """Name of a card, its memory, and how much of that is free. Raises UserError where it cannot be read."""
+    index = int(device.partition(":")[2] or 0)
+    gpu = monitor.open_gpu()
+    if gpu is None:
+        raise UserError(
+            f"--device {device}: no NVIDIA card can be seen here; use --device cpu or --device sim"
+        )
+    if index == 0:
+        seen = gpu.read()
+        name, total, used = gpu.name, seen["vram_total"], seen["vram_used"]
+    else:
+        name, total, used = _nth_card(index)
+    if total is None or used is None:
+        raise UserError(f"--device {device}: the memory of {name} cannot be read; use --device cpu")
+    return name, total, total - used
+
+
+def _nth_card(index: int) -> Card:
+    """Name, memory and used memory of a later one of the visible cards."""
+    import pynvml
+
+    nvml: Any = pynvml
+    listed = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if word.strip()]
+    word = str(index) if not listed else listed[index] if index < len(listed) else ""
+    try:
+        if word.startswith("GPU-"):
+            handle = nvml.nvmlDeviceGetHandleByUUID(word)
+        else:
+            handle = nvml.nvmlDeviceGetHandleByIndex(int(word))
+        memory, name = nvml.nvmlDeviceGetMemoryInfo(handle), nvml.nvmlDeviceGetName(handle)
+    except (nvml.NVMLError, ValueError):
+        raise UserError(f"--device cuda:{index}: there is no such card here; use --device cuda:0") from None
+    return (name.decode() if isinstance(name, bytes) else name), memory.total, memory.used
