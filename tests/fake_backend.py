@@ -8,16 +8,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from core.engine.backend import Sink
 from core.engine.events import (
+    Apply,
     Command,
     Delta,
     Done,
     Event,
+    Failed,
     Load,
     Loading,
     ModelInfo,
+    Placed,
+    Placing,
     Prefill,
     Ready,
     Reason,
@@ -27,6 +32,8 @@ from core.engine.events import (
     Stop,
     Submit,
 )
+from core.weights.plan import Plan
+from tests.fake_plans import moved_bytes, readings
 
 MODEL = ModelInfo(
     name="fake-135m",
@@ -48,14 +55,27 @@ LOAD: tuple[tuple[float, Event], ...] = (
 )
 """Events of a load, each with the seconds since the one before."""
 
+LLAMA_7B = replace(
+    MODEL, name="llama-2-7b-chat", device="cuda:0", chat_format="llama2", context=2048, layers=32
+)
+SIMULATED_7B = replace(LLAMA_7B, device="sim")
+
+
+def loads(plan: Plan, model: ModelInfo = LLAMA_7B) -> tuple[tuple[float, Event], ...]:
+    """The events of a load after which `plan` is in force."""
+    return (*LOAD[:-1], (0.5, Placed(plan)), (0.0, Ready(model)))
+
+
 PREFILL_S = 0.1
+MOVE_S, MOVE_STEPS = 1.0, 4
 
 
 class FakeBackend:
     """Answers the n-th message with the n-th of `replies`, a word a token, `token_s` apart.
 
     Nothing happens by itself: `advance` moves the clock and delivers what is due, on the caller's
-    thread. `commands` records everything that was submitted.
+    thread. `commands` records everything that was submitted. An Apply takes MOVE_S, or is refused with
+    the line in `refusal`.
     """
 
     def __init__(
@@ -67,6 +87,9 @@ class FakeBackend:
         surprise: float = 2.0,
     ) -> None:
         self.commands: list[Command] = []
+        self.refusal = ""
+        self.plan: Plan | None = None  # in force
+        self._applying = 0
         self.now = 0.0
         self._replies = itertools.cycle(replies)
         self._load, self._token_s, self._surprise = load, token_s, surprise
@@ -96,6 +119,8 @@ class FakeBackend:
             case Submit() | Rewind():
                 self._waiting.append(command)
                 self._next()
+            case Apply(plan):
+                self._apply(plan)
             case Stop(run):
                 self._stopped = max(self._stopped, run)
 
@@ -135,10 +160,34 @@ class FakeBackend:
             self._after(at, lambda event=event: self._loaded(event))
 
     def _loaded(self, event: Event) -> None:
+        if isinstance(event, Placed):
+            self.plan = event.plan
         self.emit(event)
         if isinstance(event, Ready):
             self._ready = True
             self._next()
+
+    def _apply(self, plan: Plan) -> None:
+        self._applying += 1
+        number, before = self._applying, self.plan
+        assert before is not None, "an Apply before the first Placed"
+        total = moved_bytes(before, plan)
+        for step in range(MOVE_STEPS):
+            placing = Placing(total * step // MOVE_STEPS, total)
+            self._after(MOVE_S * step / MOVE_STEPS, lambda placing=placing: self._move(number, placing))
+        self._after(MOVE_S, lambda: self._move(number, self._settled(before, plan)))
+
+    def _settled(self, before: Plan, plan: Plan) -> Placed:
+        return Placed(before if self.refusal else plan)
+
+    def _move(self, number: int, event: Placing | Placed) -> None:
+        if number != self._applying:  # a later Apply has taken its place
+            return
+        if isinstance(event, Placed):
+            self.plan = event.plan
+            if self.refusal:
+                self.emit(Failed(self.refusal))
+        self.emit(event)
 
     def _next(self) -> None:
         while self._ready and self._running is None and self._waiting:
@@ -193,7 +242,10 @@ class _Reply:
 
 
 class LiveFakeBackend(FakeBackend):
-    """The same on the real clock, from a thread of its own as the engine has: for runs on a terminal."""
+    """The same on the real clock, from a thread of its own as the engine has: for runs on a terminal.
+
+    With `meters` it reads them every second, once a plan is in force.
+    """
 
     def __init__(
         self,
@@ -201,8 +253,10 @@ class LiveFakeBackend(FakeBackend):
         *,
         load: Sequence[tuple[float, Event]] = LOAD,
         token_s: float = 0.1,
+        meters: bool = False,
     ) -> None:
         super().__init__(replies, load=load, token_s=token_s)
+        self._meters = meters
         self._lock = threading.RLock()
         self._closing = threading.Event()
 
@@ -222,9 +276,12 @@ class LiveFakeBackend(FakeBackend):
         return super().close(timeout)
 
     def _tick(self) -> None:
-        last = time.monotonic()
+        last = read = time.monotonic()
         while not self._closing.wait(0.01):
             now = time.monotonic()
             with self._lock:
+                if self._meters and self.plan is not None and now >= read:
+                    read = now + 1
+                    self.emit(readings(self.plan, speed=0.85 if self._running else 0.0))
                 self.advance(now - last)
             last = now

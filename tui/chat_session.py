@@ -23,6 +23,7 @@ from core.engine.events import (
 from core.options import LoadOptions
 from tui.conversation import Conversation, Exchange
 from tui.figures import load_progress, rate, summary
+from tui.placement import Placement
 from tui.settings import Settings
 
 _WINDOW_S = 3.0  # the speed shown is the mean over this time, so that it can be read
@@ -47,6 +48,7 @@ class ChatSession:
         self.conversation = Conversation()
         self.model: ModelInfo | None = None
         self.loading: Loading | None = None
+        self.placement = Placement()
         self.surprises: deque[float] = deque(maxlen=_SURPRISES)
         self._times: deque[tuple[float, int]] = deque()
         self._stopping: int | None = None
@@ -108,6 +110,10 @@ class ChatSession:
             self._submit(Rewind(exchange.done.parent_id))
         if text is not None:
             self.send(text)
+
+    def apply(self) -> None:
+        """Have the pending placement made true, at once. Raises UserError where it cannot be had."""
+        self._submit(self.placement.apply())
 
     @property
     def replacing(self) -> Exchange | None:
@@ -190,7 +196,8 @@ class ChatSession:
             state = self._waiting(self._run_state(), self.conversation.queued)
             return state if self._stopping is not None else f"{state} · Esc stop"
         last = self.conversation.last
-        return " · ".join(("idle", *(summary(last) if last and last.tokens else ())))
+        state = self.placement.progress() or "idle"
+        return " · ".join((state, *(summary(last) if last and last.tokens else ())))
 
     def _load_state(self) -> str:
         return "starting" if self.loading is None else load_progress(self.loading)
@@ -199,13 +206,18 @@ class ChatSession:
         running = self.conversation.running
         if self._stopping == self.conversation.unfinished[0] or running is None:
             return "stopping"
+        moving = self.placement.progress()
         if running.tokens:
-            limit = self.settings.values["max_tokens"]
+            most = self.settings.values["max_tokens"]
             speed = f" {rate(self.speed)} tok/s" if self.speed else ""
-            return f"replying{speed} · token {running.tokens}/{limit}"
+            limit = self.placement.limit()
+            weights = moving or (f"limited by {limit}" if limit else "")
+            return " · ".join(filter(None, (f"replying{speed}", f"token {running.tokens}/{most}", weights)))
         if running.prefill is None:
-            return "waiting for the engine"
-        return f"prefill {running.prefill.done}/{running.prefill.total}"
+            state = "waiting for the engine"
+        else:
+            state = f"prefill {running.prefill.done}/{running.prefill.total}"
+        return " · ".join(filter(None, (state, moving)))
 
     @staticmethod
     def _waiting(state: str, queued: int) -> str:

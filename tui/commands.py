@@ -14,7 +14,7 @@ from textual.binding import Binding, BindingType
 
 from core.errors import UserError
 from core.options import Param
-from tui.settings import LIVE, find_param
+from tui.settings import LIVE, PLACEMENT, find_param
 
 Scope = Literal["app", "chat", "prompt", "settings"]
 
@@ -25,6 +25,7 @@ class Need(StrEnum):
     RUN = "nothing is running"
     EXCHANGE = "nothing has been sent yet"
     REPLY = "there is no reply yet"
+    PENDING = "no change of the placement is pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,11 @@ ACTIONS: tuple[Action, ...] = (
            "/NAME VALUE is short for it: /temperature 0.7.", slash="/set KEY VALUE"),
     Action("system", "System prompt", "Sets the instructions that stand before the conversation; alone opens "
            "them for editing.", slash="/system TEXT"),
+    Action("apply", "Apply the placement", "Moves the weights to where the settings want them, also in the "
+           "middle of a reply.", "f8", "/apply", enabled=Need.PENDING, bar="apply"),
+    Action("keep", "Keep on the GPU", "Names the weights that stay on the GPU, such as w1,w2 or layers.0-9; "
+           "the rest is streamed. auto leaves it to the planner, none streams all; F8 applies it.",
+           slash="/keep NAMES"),
     Action("reset", "Reset", "Sets every parameter to its default and starts a new chat.", slash="/reset"),
     Action("debug", "Figures under replies", "Adds time, mean surprise and perplexity to the line under "
            "replies from now on, or leaves them out again.", slash="/debug"),
@@ -109,13 +115,16 @@ ACTIONS: tuple[Action, ...] = (
     Action("quit", "Quit", "Leaves; a running reply is stopped.", "ctrl+q", "/quit", scope="app", bar="quit"),
     Action("field_up", "Setting above", "Moves to the setting above.", "up", scope="settings", bar="field"),
     Action("field_down", "Setting below", "Moves to the setting below.", "down", scope="settings"),
-    Action("less", "Less", "One step down.", "left", scope="settings", bar="step"),
-    Action("more", "More", "One step up.", "right", scope="settings"),
+    Action("turn", "Toggle", "Keeps the weights under the cursor on the GPU, or streams them.",
+           "space", scope="settings", bar="toggle"),
+    Action("less", "Less", "One step down, or one toggle to the left.", "left", scope="settings", bar="step"),
+    Action("more", "More", "One step up, or one toggle to the right.", "right", scope="settings"),
     Action("much_less", "Much less", "Ten steps down.", "shift+left", scope="settings"),
     Action("much_more", "Much more", "Ten steps up.", "shift+right", scope="settings"),
     Action("type", "Type a value", "Takes a value from the keyboard; typing a digit begins it too.",
            "enter", scope="settings", bar="type"),
-    Action("default", "Default", "Sets the default.", "backspace,delete", scope="settings", bar="default"),
+    Action("default", "Default", "Sets the default. At the placement: forgets what is pending.",
+           "backspace,delete", scope="settings", bar="default"),
 )  # fmt: skip
 
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
@@ -131,6 +140,7 @@ _KEY_NAMES = {
     "pagedown": "PgDn",
     "end": "End",
     "backspace": "Backspace",
+    "space": "Space",
     "delete": "Del",
 }
 
@@ -205,13 +215,13 @@ def read_setting(argument: str) -> Assign:
     name, _, value = argument.partition(" ")
     param = find_param(name)
     if param is None:
-        close = difflib.get_close_matches(name.lower(), [param.key for param in LIVE], 1)
+        close = difflib.get_close_matches(name.lower(), [param.key for param in LIVE + PLACEMENT], 1)
         raise UserError(f"/set {name}: unknown setting; {_advice(close, '/set')}")
     return Assign(param, value.strip())
 
 
 def _unknown(name: str) -> str:
-    names = [action.command for action in ACTIONS if action.slash] + [param.key for param in LIVE]
+    names = [action.command for action in ACTIONS if action.slash] + [param.key for param in LIVE + PLACEMENT]
     close = [f"/{match}" for match in difflib.get_close_matches(name, names, 1)]
     return f"/{name}: unknown command, not sent; {_advice(close, '/help')}, and // sends a slash"
 

@@ -14,6 +14,11 @@ def gigabytes(count: float) -> str:
     return f"{value:.1f}" if value >= 0.995 else f"{value:.2f}"
 
 
+def change(before: str, after: str) -> str:
+    """Two figures with an arrow between them; one where they read the same."""
+    return after if before == after else f"{before}→{after}"
+
+
 def rate(tokens_per_second: float) -> str:
     """Tokens per second: "0.38", "2.5", "41"."""
     if tokens_per_second >= 99.5:

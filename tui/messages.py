@@ -6,7 +6,19 @@ from typing import Any, Generic, TypeVar
 
 from textual.message import Message
 
-from core.engine.events import Delta, Done, Event, Failed, Loading, Notice, Prefill, Ready, Snapshot
+from core.engine.events import (
+    Delta,
+    Done,
+    Event,
+    Failed,
+    Loading,
+    Notice,
+    Placed,
+    Placing,
+    Prefill,
+    Ready,
+    Snapshot,
+)
 
 E = TypeVar("E", bound=Event)
 
@@ -29,6 +41,18 @@ class LoadProgressed(EngineMessage[Loading]):
 
 class ModelReady(EngineMessage[Ready]):
     """The model answers from now on."""
+
+
+class WeightsMoving(EngineMessage[Placing]):
+    """Weights are on their way to other places. The latest wins."""
+
+    def can_replace(self, message: Message) -> bool:
+        """True for another reading of the same thing: only the newest is worth handling."""
+        return isinstance(message, WeightsMoving)
+
+
+class WeightsPlaced(EngineMessage[Placed]):
+    """Every weight is where a plan says."""
 
 
 class PrefillProgressed(EngineMessage[Prefill]):
@@ -62,6 +86,8 @@ class EngineFailed(EngineMessage[Failed]):
 MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
     Loading: LoadProgressed,
     Ready: ModelReady,
+    Placing: WeightsMoving,
+    Placed: WeightsPlaced,
     Prefill: PrefillProgressed,
     Delta: TextArrived,
     Done: RunFinished,

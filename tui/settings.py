@@ -12,10 +12,17 @@ from core.options import PARAMS, Param, Sampling, Value, default_values, inert_r
 LIVE: tuple[Param, ...] = tuple(param for param in PARAMS if param.acts in ("token", "message"))
 """Parameters that act on a running session, in the table's order."""
 
-FIXED: tuple[Param, ...] = tuple(param for param in PARAMS if param.acts == "load")
-"""Parameters that act only when a model is loaded."""
+FIXED: tuple[Param, ...] = tuple(param for param in PARAMS if param.acts == "load" or param.key == "ram")
+"""Parameters that act only when a model is loaded; the tiers of RAM are made then."""
 
-ACTS = {"token": "acts on the next token", "message": "acts on the next message"}
+PLACEMENT: tuple[Param, ...] = tuple(p for p in PARAMS if p.acts == "placement" and p not in FIXED)
+"""Parameters that say where weights lie. Their values are those of the plan in force, not kept here."""
+
+ACTS = {
+    "token": "acts on the next token",
+    "message": "acts on the next message",
+    "placement": "acts when it is applied (F8)",
+}
 """When a live parameter takes effect, in words."""
 
 

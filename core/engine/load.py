@@ -14,9 +14,10 @@ from torch import Tensor
 from core.checkpoint import Checkpoint, find, open_checkpoint
 from core.checkpoint.reader import Reader
 from core.engine.bind import Binder, norm_views
-from core.engine.devices import budget_of, choose_device, machine_of, rates_of, with_disk_rate
+from core.engine.devices import budget_of, choose_device, machine_of
 from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.load_meter import LoadMeter
+from core.engine.measure import rates_of, with_disk_rate
 from core.engine.placing import Machine, Placement, summary
 from core.engine.runner import Runner
 from core.errors import Cancelled, UserError
@@ -144,7 +145,7 @@ class _Load:
         budget = budget_of(options)
         machine = machine_of(options)
         try:
-            rates = rates_of(machine, budget, needs.dtype)
+            rates = rates_of(machine, budget, needs.dtype, needs.kv_type)
             plan = make_plan(needs, budget, choice_of(options), rates)
         except BaseException:
             machine.lane.close()

@@ -13,7 +13,6 @@ from core.weights.plan import Budget, Choice, Rates
 from core.weights.search import smallest
 
 _CONTEXT_STEPS = (256, 64, 8)
-_PRECISE = 10**7  # bytes
 Question = tuple[Needs, Budget, Choice]
 
 
@@ -61,7 +60,7 @@ def _least(needs: Needs, budget: Budget, choice: Choice, rates: Rates) -> Accoun
 
 def _ways(needs: Needs, budget: Budget, choice: Choice, memory: Account) -> Iterator[tuple[str, Question]]:
     """Changes of one flag, or of both sizes at once, that may help. What is said is what is tried."""
-    vram, ram = _rounded_up(memory.taken), _rounded_up(memory.ram)
+    vram, ram = _up(memory.taken), _up(memory.ram)
     if budget.vram is not None and memory.taken > budget.vram and vram <= (budget.card or vram):
         larger = replace(budget, vram=vram)
         yield f"--vram {_spelled(vram)}", (needs, larger, choice)
@@ -105,7 +104,7 @@ def _context(needs: Needs, budget: Budget, choice: Choice, rates: Rates) -> int 
 
 
 def _lack(what: str, needed: int, given: int) -> str:
-    missing = _spelled(-(-(needed - given) // _PRECISE) * _PRECISE)
+    missing = _spelled(_up(needed - given, digits=3))
     return f"it needs {_spelled(needed)} of {what} and has {_spelled(given)}, {missing} too little"
 
 
@@ -113,12 +112,13 @@ def _memory_name(budget: Budget) -> str:
     return "simulated VRAM" if budget.simulated else "VRAM"
 
 
-def _rounded_up(nbytes: int) -> int:
-    """To a round number."""
-    step = 10**8 if nbytes >= 10**9 else _PRECISE
+def _up(nbytes: int, digits: int = 2) -> int:
+    """To a round number that is not smaller: so many digits, and no coarser than 0.1 GB."""
+    step = 10 ** max(3, min(8, len(str(nbytes)) - digits))
     return -(-nbytes // step) * step
 
 
 def _spelled(nbytes: int) -> str:
-    """In GB, as flags take it; nothing is rounded up."""
-    return f"{nbytes // _PRECISE / 100:g}GB"
+    """In GB or MB, as flags take it; nothing is rounded up."""
+    unit, factor = ("GB", 10**9) if nbytes >= 10**9 else ("MB", 10**6)
+    return f"{nbytes * 100 // factor / 100:g}{unit}"

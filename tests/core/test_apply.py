@@ -100,7 +100,7 @@ def test_a_reply_goes_on_while_weights_move(start: Callable[..., Engine]) -> Non
     plan = still.placed().plan
     want = still.ask().reply
     assert want is not None
-    moving = start(offload=True)
+    moving = start(offload=True, sim_link=0.02)  # 30 ms a token, so that there are many deltas
     moving.until(Ready)
     events: list[Event] = []
     plans = [other(plan, keep=("w1", "wq")), other(plan), other(plan, keep=("output",))]

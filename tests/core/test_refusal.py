@@ -15,7 +15,7 @@ from core.weights.needs import Needs, needs_of
 from core.weights.placement import plan
 from core.weights.plan import Budget, Choice, Rates
 from core.weights.refusal import with_context
-from tests.core.plans import CUDA, MEASURED, SIM, check, cpu, cuda, sim
+from tests.core.plans import CUDA, MEASURED, SIM, check, cpu, cuda, sim, tiny
 
 SEVEN = SHAPES["7b"]
 CASES: dict[str, tuple[ModelConfig, Budget, Choice, Rates, list[str]]] = {
@@ -62,12 +62,22 @@ def test_every_way_out_is_one(case: str) -> None:
         plan(needs, budget, choice, rates)
     line = str(refused.value)
     assert "\n" not in line
-    assert re.match(r"the model does not fit: it needs [\d.]+GB of (simulated )?(VRAM|RAM) and has ", line)
+    assert re.match(r"the model does not fit: it needs [\d.]+[GM]B of (simulated )?(VRAM|RAM) and has ", line)
     for way in wanted:
         assert way in line
     _, _, listed = line.partition("what helps: ")
     for way in listed.split(", or ") if listed else ():
         check(plan(*followed(way, needs, config, budget, choice), rates))
+
+
+@pytest.mark.parametrize("vram", [10**5, 3 * 10**6])
+def test_a_small_model_needs_little(vram: int) -> None:
+    needs = tiny(max_rows=64)
+    with pytest.raises(UserError, match=r"needs 8\.\d+MB of simulated VRAM and has [\d.]+MB, ") as refused:
+        plan(needs, sim(vram), Choice(), SIM)
+    match = re.search(r"--vram ([\w.]+)", str(refused.value))
+    assert match is not None
+    check(plan(needs, sim(parse_size(match[1])), Choice(), SIM))
 
 
 def test_what_is_said_to_be_missing_is() -> None:

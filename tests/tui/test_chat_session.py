@@ -3,12 +3,15 @@ from __future__ import annotations
 import pytest
 
 from core.engine.events import (
+    Apply,
     Command,
     Configure,
     Delta,
     Load,
     Loading,
     ModelInfo,
+    Placed,
+    Placing,
     Prefill,
     Ready,
     Stop,
@@ -16,6 +19,7 @@ from core.engine.events import (
 )
 from core.options import LoadOptions, default_values
 from tests.fake_backend import MODEL, FakeBackend
+from tests.fake_plans import plan_7b
 from tui.chat_session import ChatSession
 from tui.settings import Settings
 
@@ -82,6 +86,37 @@ def test_load_shows_share_and_speed(session: ChatSession) -> None:
     assert session.state() == "reading weights 0 % · 0.00 of 1.0 GB"
     session.load_progressed(Loading("reading weights", 430_000_000, 10**9, 0.2e9, 2.85))
     assert session.state() == "reading weights 43 % · 0.43 of 1.0 GB · 0.20 GB/s · 2.9 s left"
+
+
+def test_what_weights_do_is_told_while_a_reply_runs(session: ChatSession) -> None:
+    load(session)
+    session.placement.placed(Placed(plan_7b()))
+    session.send("go")
+    session.placement.moved(Placing(1_200_000_000, 2_900_000_000))
+    assert session.state() == "waiting for the engine · moving weights 1.2 of 2.9 GB · Esc stop"
+    session.prefilled(Prefill(1, 64, 118, 0))
+    assert session.state() == "prefill 64/118 · moving weights 1.2 of 2.9 GB · Esc stop"
+    session.grew(delta(1, 4))
+    assert session.state() == "replying · token 4/512 · moving weights 1.2 of 2.9 GB · Esc stop"
+    session.placement.placed(Placed(plan_7b()))
+    assert session.state() == "replying · token 4/512 · limited by PCIe · Esc stop"
+    session.send("more")
+    assert session.state() == "replying · token 4/512 · limited by PCIe · 1 queued · Esc stop"
+
+
+def test_idle_says_that_weights_move(session: ChatSession) -> None:
+    load(session)
+    placed = Placed(plan_7b())
+    session.placement.placed(placed)
+    assert isinstance(session.backend, FakeBackend)
+    session.backend.plan = placed.plan
+    assert session.state() == "idle"
+    session.placement.step_vram(1)
+    session.apply()
+    assert isinstance(commands(session)[-1], Apply)
+    assert session.state() == "moving weights"
+    session.placement.moved(Placing(0, 10**9))
+    assert session.state() == "moving weights 0.00 of 1.0 GB"
 
 
 def test_prefill_and_queue_are_counted(session: ChatSession) -> None:

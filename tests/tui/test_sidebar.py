@@ -6,7 +6,7 @@ from core.engine.events import Configure
 from core.options import PARAMS, Sampling
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Driver, Open
-from tui.settings import LIVE
+from tui.settings import FIXED, LIVE, PLACEMENT
 from tui.widgets.setting_row import SettingRow
 
 
@@ -27,7 +27,8 @@ async def test_every_live_parameter_has_a_row_and_every_other_is_shown(open_chat
     async with open_chat() as driver:
         rows = [row.param for row in driver.chat.query(SettingRow)]
         assert rows == list(LIVE)
-        for param in PARAMS:
+        assert {*LIVE, *FIXED, *PLACEMENT} == set(PARAMS)
+        for param in (*LIVE, *FIXED):
             assert param.label in driver.screen_text, param.key
         assert "4096 tokens" in driver.screen_text
 

@@ -11,17 +11,17 @@ from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line
 from tui.conversation import Exchange
 from tui.figures import footer
 from tui.outcome import Outcome
-from tui.screens.chat_settings import ChatSettings
+from tui.screens.chat_placement import ChatPlacement
 from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
 from tui.widgets.plain import plain
 from tui.widgets.prompt import Prompt
-from tui.widgets.setting_row import SettingRow
+from tui.widgets.sidebar_row import SidebarRow
 from tui.widgets.transcript import Transcript
 
 _TWICE_S = 1.0
 
 
-class ChatScreen(ChatSettings):
+class ChatScreen(ChatPlacement):
     """The chat. Its keys come before those of the focused widget: the editor binds F6, F7 and ctrl+c."""
 
     BINDINGS = bindings("chat", priority=True)
@@ -59,6 +59,8 @@ class ChatScreen(ChatSettings):
                 return conversation.last is not None
             case Need.REPLY:
                 return conversation.last_reply is not None
+            case Need.PENDING:
+                return self.session.placement.pending
 
     @on(Prompt.Sent)
     async def _sent(self, message: Prompt.Sent) -> None:
@@ -107,7 +109,7 @@ class ChatScreen(ChatSettings):
     def action_back(self) -> None:
         """The first that applies: what is being typed, the overlay, a selection, the focus, the reply."""
         focused = self.focused
-        if isinstance(focused, SettingRow) and focused.typed is not None:
+        if isinstance(focused, SidebarRow) and focused.typed is not None:
             focused.cancel()
         elif self.sidebar.has_class("-open"):
             self._leave_settings()

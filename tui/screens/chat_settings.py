@@ -7,10 +7,12 @@ from textual import on
 from core.errors import UserError
 from core.options import BY_KEY
 from tui.commands import Assign, read_setting
+from tui.placement_words import value_words
 from tui.screens.chat_view import ChatView
 from tui.screens.text_dialog import TextDialog
-from tui.settings import ACTS, LIVE
+from tui.settings import ACTS, LIVE, PLACEMENT
 from tui.widgets.setting_row import SettingRow
+from tui.widgets.sidebar_row import SidebarRow
 
 
 class ChatSettings(ChatView):
@@ -18,7 +20,7 @@ class ChatSettings(ChatView):
 
     def action_settings(self) -> None:
         """To the settings, or back."""
-        if isinstance(self.focused, SettingRow):
+        if isinstance(self.focused, SidebarRow):
             self._leave_settings()
         else:
             self.sidebar.add_class("-open")
@@ -28,24 +30,27 @@ class ChatSettings(ChatView):
         self.sidebar.remove_class("-open")
         self.prompt.focus()
 
-    @on(SettingRow.Stepped)
-    def _stepped(self, message: SettingRow.Stepped) -> None:
-        self.session.settings.step(message.row.param, message.steps)
-        self._configured()
+    @on(SidebarRow.Stepped)
+    def _stepped(self, message: SidebarRow.Stepped) -> None:
+        if isinstance(message.row, SettingRow):
+            self.session.settings.step(message.row.param, message.steps)
+            self._configured()
 
-    @on(SettingRow.Cleared)
-    def _cleared(self, message: SettingRow.Cleared) -> None:
-        self.session.settings.reset(message.row.param)
-        self._configured()
+    @on(SidebarRow.Cleared)
+    def _cleared(self, message: SidebarRow.Cleared) -> None:
+        if isinstance(message.row, SettingRow):
+            self.session.settings.reset(message.row.param)
+            self._configured()
 
-    @on(SettingRow.Entered)
-    def _entered(self, message: SettingRow.Entered) -> None:
-        try:
-            self._assign(Assign(message.row.param, message.text))
-        except UserError as error:
-            self.flash(str(error), "error")
+    @on(SidebarRow.Entered)
+    def _entered(self, message: SidebarRow.Entered) -> None:
+        if isinstance(message.row, SettingRow):
+            try:
+                self._assign(Assign(message.row.param, message.text))
+            except UserError as error:
+                self.flash(str(error), "error")
 
-    @on(SettingRow.Opened)
+    @on(SidebarRow.Opened)
     def _opened(self) -> None:
         self.action_system("")
 
@@ -71,7 +76,10 @@ class ChatSettings(ChatView):
             self._assign(read_setting(argument))
             return
         settings = self.session.settings
-        lines = (f"{param.key} {settings.shown(param)}" for param in LIVE)
+        lines = [f"{param.key} {settings.shown(param)}" for param in LIVE]
+        plan = self.session.placement.plan
+        if plan is not None and plan.vram is not None:
+            lines += [f"{param.key} {value_words(plan, param.key)}" for param in PLACEMENT]
         self.note("\n".join(lines))
 
     def action_system(self, argument: str) -> None:

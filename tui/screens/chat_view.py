@@ -20,8 +20,8 @@ from tui.widgets.header import Header
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.plain import PlainStatic, plain
 from tui.widgets.prompt import Prompt
-from tui.widgets.setting_row import SettingRow
 from tui.widgets.sidebar import Sidebar
+from tui.widgets.sidebar_row import SidebarRow
 from tui.widgets.status_line import Level, StatusLine
 from tui.widgets.transcript import Transcript
 
@@ -52,11 +52,11 @@ class ChatView(SafeClicks):
 
     def compose(self) -> ComposeResult:
         """Header, gauges, settings and transcript, status, prompt, keys."""
-        yield Header(self._model_name, id="header")
+        yield Header(self._model_name, simulated=self.session.options.device == "sim", id="header")
         yield Gauges(id="gauges")
         with Container(id="body"):
             # First, so that shift+tab from the prompt leads to the transcript and tab to the settings.
-            yield Sidebar(self.session.settings, id="sidebar")
+            yield Sidebar(self.session.settings, self.session.placement, id="sidebar")
             # The status line is no wider than the transcript: Textual renders every widget within the
             # smallest rectangle around all changes of a frame, and these two change the most.
             with Vertical(id="main"):
@@ -221,10 +221,12 @@ class ChatView(SafeClicks):
 
     def _paint_status(self) -> None:
         session = self.session
-        busy = session.busy or session.model is None
+        busy = session.busy or session.model is None or bool(session.placement.progress())
         self.status.state(session.state(), busy=busy)
-        in_settings = isinstance(self.focused, SettingRow)
-        self.query_one("#keys", KeyBar).show(busy=session.busy, in_settings=in_settings)
+        row = self.focused if isinstance(self.focused, SidebarRow) else None
+        self.query_one("#keys", KeyBar).show(
+            busy=session.busy, pending=session.placement.pending, row_keys=None if row is None else row.KEYS
+        )
 
     def _paint_header(self) -> None:
         self.query_one("#header", Header).used(self.session.conversation.context_used)
@@ -235,8 +237,9 @@ class ChatView(SafeClicks):
 
     def _paint_speed(self) -> None:
         values = self.session.settings.values
-        tau = float(values["mirostat_tau"] or 0) if values["mirostat"] else None
-        self.query_one("#gauges", Gauges).speed(self.session.speed, self.session.surprise, tau)
+        tau = values["mirostat_tau"]
+        aim = float(tau) if values["mirostat"] and isinstance(tau, (int, float)) else None
+        self.query_one("#gauges", Gauges).speed(self.session.speed, self.session.surprise, aim)
 
     def on_descendant_focus(self) -> None:
         """The keys that matter depend on where the cursor is."""

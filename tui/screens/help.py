@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from tui.commands import rows
-from tui.settings import LIVE
+from tui.settings import LIVE, PLACEMENT
 from tui.widgets.plain import PlainStatic
 
 _KEYS, _LEFT = 18, 34  # cells for the keys, and for keys and command
@@ -25,7 +25,7 @@ def _entries() -> Iterator[tuple[str, str]]:
     for keys, slash, text in rows():
         yield f"{keys:{_KEYS}}{slash}", text
     yield "", "Settings, as commands or in the sidebar (ctrl+t)"
-    for param in LIVE:
+    for param in LIVE + PLACEMENT:
         yield f"{'':{_KEYS}}/{param.key}", f"{param.help} Default: {param.format(param.default)}."
 
 

@@ -8,8 +8,8 @@ from textual.widget import Widget
 
 from tui.commands import BY_ID, key_name
 
+_APPLY = ("apply",)
 _CHAT = (("settings",), ("copy",), ("new_chat",), ("command_palette",), ("help",), ("quit",))
-_SETTINGS = (("field_up", "field_down"), ("less", "more"), ("type",), ("default",))
 
 
 class KeyBar(Widget):
@@ -23,10 +23,12 @@ class KeyBar(Widget):
         self._back = ""
         self._ends: list[tuple[int, str]] = []  # where each entry ends in the line, and its action
 
-    def show(self, *, busy: bool, in_settings: bool) -> None:
-        """Choose the keys for what is going on."""
-        back = "back" if in_settings else "stop" if busy else ""
-        shown = _SETTINGS if in_settings else _CHAT
+    def show(self, *, busy: bool, pending: bool, row_keys: tuple[tuple[str, ...], ...] | None) -> None:
+        """Choose the keys for what is going on; `row_keys` are those of the settings' row with the cursor."""
+        back = "back" if row_keys is not None else "stop" if busy else ""
+        shown = _CHAT if row_keys is None else row_keys
+        if pending:
+            shown = (_APPLY, *shown)
         if (shown, back) != (self._shown, self._back):
             self._shown, self._back = shown, back
             self.refresh()

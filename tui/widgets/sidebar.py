@@ -1,4 +1,4 @@
-"""The settings at the right, made from the table of parameters."""
+"""The settings at the right, made from the table of parameters, and the placement of the weights."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
 
 from core.engine.events import ModelInfo
-from core.options import Param
-from tui.settings import ACTS, FIXED, LIVE, Settings
+from tui.figures import gigabytes
+from tui.placement import Placement
+from tui.settings import FIXED, LIVE, Settings
+from tui.widgets.placement_rows import PlacementRow
+from tui.widgets.placement_section import PlacementSection, WhatIf
 from tui.widgets.plain import PlainStatic
 from tui.widgets.setting_row import SettingRow
+from tui.widgets.sidebar_row import SidebarRow
 
 _HOW = "ctrl+t comes here. Left and Right change a value, Enter types one, Backspace sets the default."
 
@@ -20,60 +24,88 @@ class SettingsScroll(VerticalScroll, can_focus=False):
 
 
 class Sidebar(Vertical):
-    """A row for every live parameter, those fixed at load below, and help for the row under the cursor."""
+    """A row for every live parameter, the placement, what is fixed at load, and help for the row under the
+    cursor.
+    """
 
-    def __init__(self, settings: Settings, id: str) -> None:
+    def __init__(self, settings: Settings, placement: Placement, id: str) -> None:
         super().__init__(id=id)
-        self._settings = settings
+        self._settings, self._placement = settings, placement
         self._model: ModelInfo | None = None
 
     def compose(self) -> ComposeResult:
-        """Title, rows, fixed values, help."""
+        """Title, rows, placement, fixed values, help."""
         yield PlainStatic("SETTINGS", id="sidebar-title")
         with SettingsScroll(id="sidebar-rows"):
             for param in LIVE:
                 yield SettingRow(param, self._settings)
+            yield PlacementSection(self._placement, id="placement")
             yield PlainStatic(self._fixed(), id="sidebar-fixed")
         yield PlainStatic(_HOW, id="sidebar-help")
 
     def enter(self) -> None:
         """Move the cursor here: to the row where it was last, at first the topmost."""
-        rows = self.query(SettingRow)
+        rows = self.query(SidebarRow)
         (rows.filter(".-current").first() if rows.filter(".-current") else rows.first()).focus()
 
     def sync(self) -> None:
         """Show the present values."""
         for row in self.query(SettingRow):
             row.sync()
-            if row.has_class("-current"):
-                self._help(row.param)
+        self.place()
+
+    def place(self) -> None:
+        """Show where the weights are and would be."""
+        self.query_one(PlacementSection).sync()
+        self.query_one("#sidebar-fixed", PlainStatic).show(self._fixed())
+        for row in self.query(SidebarRow).filter(".-current"):
+            self._explain(row)
+            if row.has_focus:
+                self.call_after_refresh(self._reveal, row)
 
     def loaded(self, model: ModelInfo) -> None:
         """Show what the model was loaded with."""
         self._model = model
+        self.query_one(PlacementSection).loaded()
         self.query_one("#sidebar-fixed", PlainStatic).update(self._fixed())
 
     def _fixed(self) -> str:
         """What was chosen at load; before it is known, what was asked for."""
-        known = {} if self._model is None else {
-            "device": self._model.device,
-            "dtype": self._model.dtype,
-            "context": f"{self._model.context} tokens",
-            "chat_format": self._model.chat_format,
-        }  # fmt: skip
+        known: dict[str, str] = {}
+        if self._model is not None:
+            known = {
+                "device": self._model.device,
+                "dtype": self._model.dtype,
+                "context": f"{self._model.context} tokens",
+                "chat_format": self._model.chat_format,
+            }
+        plan = self._placement.plan
+        if plan is not None:
+            known["ram"] = f"{gigabytes(plan.ram)} of {gigabytes(plan.budget.ram)} GB"
         lines = [f"{param.label:12}{known.get(param.key, self._settings.shown(param))}" for param in FIXED]
         return "\n".join(("chosen at start", *lines))
 
-    @on(SettingRow.Focused)
-    def _focused(self, message: SettingRow.Focused) -> None:
+    @on(SidebarRow.Focused)
+    def _focused(self, message: SidebarRow.Focused) -> None:
         message.stop()
-        for row in self.query(SettingRow):
+        for row in self.query(SidebarRow):
             row.set_class(row is message.row, "-current")
-        self._help(message.row.param)
+        self._explain(message.row)
+        self._reveal(message.row)
 
-    def _help(self, param: Param) -> None:
-        reason = self._settings.inert_reason(param)
-        effect = reason or ACTS[param.acts]
-        accepts = "" if param.kind in ("choice", "text") else f" Takes {param.range_text()}."
-        text = f"{effect[0].upper()}{effect[1:]}. {param.help}{accepts}"
-        self.query_one("#sidebar-help", PlainStatic).update(text)
+    def on_resize(self) -> None:
+        """Keep the cursor in sight."""
+        for row in self.query(SidebarRow):
+            if row.has_focus:
+                self.call_after_refresh(self._reveal, row)
+
+    def _reveal(self, row: SidebarRow) -> None:
+        """Bring what belongs to a row into view with it; the row itself goes before."""
+        if row is [other for other in self.query(SidebarRow) if other.focusable][-1]:
+            self.query_one("#sidebar-rows").scroll_end(animate=False, immediate=True)
+        if isinstance(row, PlacementRow):
+            self.query_one(WhatIf).scroll_visible(animate=False, immediate=True)
+        row.scroll_visible(animate=False, immediate=True)
+
+    def _explain(self, row: SidebarRow) -> None:
+        self.query_one("#sidebar-help", PlainStatic).update(row.explanation)
