@@ -221,12 +221,33 @@ def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> No
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--f16"], "dtype", "float16"),
         (["--sys", "x"], "system", "x"),
+        (["--vram", "6GB"], "vram", 6 * 10**9),
+        (["--ram", "1GiB"], "ram", 2**30),
+        (["--offload_exclusion", "w1", "w2,w3"], "offload_exclusion", ("w1", "w2", "w3")),
+        (["--offload-exclusion", "[w1,", "w2]"], "offload_exclusion", ("w1", "w2")),
+        (["--offload-exclusion", "w1", "--offload-exclusion", "w2"], "offload_exclusion", ("w1", "w2")),
+        (["--cpu-layers", "layers.0-3", "output"], "cpu_layers", ("layers.0-3", "output")),
     ],
 )
 def test_spellings_old_and_new(flags: list[str], key: str, value: object) -> None:
     request = cli.parse(["--demo", "--prompt", "x", *flags])
     assert request.values[key] == value
     assert request.changed == {key}
+
+
+def test_flags_of_placement_become_options() -> None:
+    given = cli.parse(
+        ["--synthetic", "7B", "--prompt", "1", "--device", "sim", "--sim-vram", "3GB", "--sim_link", "2.5",
+         "--vram", "2GB", "--ram", "9GB", "--offload_exclusion", "w1", "w2", "--cpu_layers", "output"]
+    ).options  # fmt: skip
+    assert given == LoadOptions(
+        "", None, device="sim", synthetic="7b", offload=True, keep=("w1", "w2"), cpu_layers=("output",),
+        vram=2 * 10**9, ram=9 * 10**9, sim_vram=3 * 10**9, sim_link=2.5,
+    )  # fmt: skip
+    for flag in ("--offload", "--use_offload"):
+        plain = cli.parse(["--synthetic", "7b", "--prompt", "1", flag]).options
+        assert plain == LoadOptions("", None, synthetic="7b", offload=True)
+    assert cli.parse(["--synthetic", "7b", "--prompt", "1"]).options == LoadOptions("", None, synthetic="7b")
 
 
 def test_every_parameter_has_its_flag_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -267,7 +288,6 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
         ["STORIES", "LLAMA2", "--prompt", "x"],
         "the tokenizer has 32000 tokens, but the embedding of stories260K has 512",
     ),
-    "plan": (["STORIES", "--plan"], "--plan is not built yet"),
     "bench": (["STORIES", "--bench"], "--bench is not built yet"),
     "perplexity of nothing": (
         ["STORIES", "--perplexity", "/no/text"],
@@ -298,13 +318,49 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no row": (["STORIES", "--perplexity", "/no/text", "--rows", "-1"], "--rows -1: give a whole number"),
     "tokens of what": (["STORIES", "--prompt", "x", "--tokens", "9"], "--tokens goes with --perplexity FILE"),
     "rows of what": (["STORIES", "--prompt", "x", "--rows", "9"], "--rows goes with --perplexity FILE"),
-    "synthetic": (["--synthetic", "7b"], "--synthetic is not built yet"),
-    "vram": (["STORIES", "--vram", "6GB"], "--vram is not built yet"),
-    "exclusion": (["STORIES", "--offload_exclusion", "w1", "w2"], "--offload_exclusion is not built yet"),
+    "synthetic": (
+        ["--synthetic", "8b", "--prompt", "1"],
+        "--synthetic 8b: there is no such shape; choose 1b, 7b",
+    ),
+    "two models again": (
+        ["STORIES", "--synthetic", "7b"],
+        "--synthetic stands in for the checkpoint, but '",
+    ),
+    "two stand-ins": (["--demo", "--synthetic", "7b"], "but --demo is given too; leave one out"),
+    "vram": (["STORIES", "--vram", "6"], "--vram 6: a size needs its unit; give 6GB or 6GiB"),
+    "ram": (["STORIES", "--ram", "much"], "--ram 'much': give a size with its unit"),
+    "vram of what": (
+        ["STORIES", "--prompt", "x", "--cpu", "--vram", "6GB"],
+        "--vram needs a device to stream to, and this is the CPU",
+    ),
+    "offload of the CPU": (
+        ["STORIES", "--prompt", "x", "--device", "cpu", "--use_offload"],
+        "--offload needs a device to stream to, and this is the CPU; leave it out, or try --device sim",
+    ),
+    "exclusion": (
+        ["STORIES", "--prompt", "x", "--offload_exclusion", "w1", "w9"],
+        "--offload-exclusion w9: no such weights; the names are wq wk wv wo w1 w2 w3 attention",
+    ),
+    "layers": (["STORIES", "--prompt", "x", "--cpu-layers", "layers.9-2"], "the layers run backwards"),
+    "no such layer": (
+        ["--synthetic", "7b", "--prompt", "1", "--cpu_layers", "layers.32"],
+        "--cpu-layers layers.32: this model has layers 0 to 31",
+    ),
+    "sim vram": (["STORIES", "--prompt", "x", "--sim-vram", "1GB"], "--sim-vram goes with --device sim"),
+    "sim link": (
+        ["STORIES", "--prompt", "x", "--device", "sim", "--sim-link", "0"],
+        "--sim-link 0: give GB/s from 0.001 to 10000",
+    ),
+    "plan and prompt": (["STORIES", "--plan", "--prompt", "x"], "--plan and --prompt are both given"),
+    "plan and stats": (["STORIES", "--plan", "--stats", "/dev/null"], "--plan and --stats are both given"),
+    "plan that does not fit": (
+        ["--synthetic", "7b", "--plan", "--device", "sim", "--sim-vram", "2GB", "--json"],
+        "it needs 4.7GB of simulated VRAM and has 2GB, 2.71GB too little; what helps: --context",
+    ),
+    "clear more": (["STORIES", "--clear-cache"], "--clear-cache deletes files and does nothing else"),
     "quant": (["STORIES", "--prompt", "x", "--quant", "int8"], "--quant int8 is not built yet"),
     "kv": (["STORIES", "--prompt", "x", "--kv", "int8"], "--kv int8 is not built yet"),
     "8bit": (["STORIES", "--use_8bit"], "--use_8bit is not built yet"),
-    "sim": (["STORIES", "--prompt", "x", "--device", "sim"], "--device sim is not built yet"),
     "llama3": (
         ["STORIES", "--prompt", "x", "--chat-format", "llama3"],
         "--chat-format llama3: this tokenizer has no <|begin_of_text|>",
@@ -325,6 +381,22 @@ def test_a_mistake_is_one_line_on_stderr_and_status_2(
     assert err.count("\n") == 1
     assert err.startswith("llama-tui: ")
     assert message in err
+
+
+def test_the_cache_is_cleared_on_request(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from core.weights import packed_files
+
+    files = [(Path("/cache/a.packed"), 13_500_000_000), (Path("/cache/b.packed"), 500_000_000)]
+    monkeypatch.setattr(packed_files, "clear", lambda: files)
+    code, out, err = run("--clear-cache", stdin=Input())
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "deleted /cache/a.packed (13.5 GB)",
+        "deleted /cache/b.packed (500 MB)",
+        "14 GB in 2 files",
+    ]
+    files.clear()
+    assert run("--clear-cache") == (0, "there were no packed files\n", "")
 
 
 def test_no_terminal_is_said(run: Run, stories: Path) -> None:

@@ -1,0 +1,212 @@
+"""The flags: every one that is documented, each with its help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NoReturn
+
+from core.errors import Unbuilt, UserError
+from core.model.shapes import SHAPES
+from core.options import PARAMS, Param, Value
+from core.sizes import parse_size
+
+_LATER = ("--bench", "--use_8bit")
+"""Documented in the contract, built by a later version: each is refused by name, never ignored."""
+
+Add = Callable[..., Any]
+"""ArgumentParser.add_argument."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see llama-tui --help")
+
+
+class _Refuse(argparse.Action):
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        raise Unbuilt(str(option_string))
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser. What it does not understand is a UserError."""
+    parser = _Parser(
+        prog="llama-tui",
+        usage="llama-tui [CKPT [TOKENIZER]] [options]",
+        description="A full-screen terminal chat for Llama models. With --prompt, --script or text on stdin "
+        "it answers without a screen. F1 in the chat shows the keys.",
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
+    )
+    for add in (_add_model, _add_modes, _add_placement, _add_parameters):
+        add(parser.add_argument)
+    return parser
+
+
+def _add_model(add: Add) -> None:
+    add(
+        "checkpoint",
+        nargs="?",
+        metavar="CKPT",
+        help="a Llama: folder of Meta or Hugging Face, or GGUF file",
+    )
+    add(
+        "tokenizer",
+        nargs="?",
+        metavar="TOKENIZER",
+        help="tokenizer.model or tokenizer.json, where it does not lie in or beside the checkpoint",
+    )
+    add("--demo", action="store_true", help="SmolLM2-135M-Instruct, a small chat model, fetched once (98 MB)")
+    add("--demo-file", metavar="PATH", help="the demo model from this GGUF file instead of fetching it")
+    add(
+        "--synthetic",
+        metavar="|".join(SHAPES),
+        type=_shape,
+        help="stands in for CKPT: random weights in the shape of TinyLlama 1.1B, Llama 2 7B, 13B or 70B; "
+        "prompts are token ids joined by blanks",
+    )
+    add("--cpu", action="store_true", help="the same as --device cpu")
+    add("--f16", action="store_true", help="the same as --dtype float16")
+    add("--quant", type=_only("--quant", "none"), help=argparse.SUPPRESS)
+    add("--kv", type=_only("--kv", "float"), help=argparse.SUPPRESS)
+    add("--version", action="version", version=f"llama-tui {version('llama-tui')}")
+
+
+def _add_modes(add: Add) -> None:
+    add("--prompt", metavar="TEXT", help="one reply on stdout, then exit")
+    add("--script", metavar="FILE", help="a conversation, one message a line; - is stdin")
+    add("--perplexity", metavar="FILE", help="how well the model predicts a text; lower is better")
+    add(
+        "--tokens",
+        metavar="N",
+        type=_at_least("--tokens", 2),
+        help="with --perplexity: only the first N tokens of the text",
+    )
+    add(
+        "--rows",
+        metavar="N",
+        type=_at_least("--rows", 1),
+        help="with --perplexity: tokens in one call of the model, 1 as in a reply. Default: the context.",
+    )
+    add("--plan", action="store_true", help="where every weight would go, before one is read, then exit")
+    add(
+        "--clear-cache",
+        action="store_true",
+        help="delete the packed files that weights are read from disk with, then exit",
+    )
+    add("--raw", action="store_true", help="complete the text after BOS, without any chat format")
+    add(
+        "--json",
+        action="store_true",
+        help="one JSON object a reply, or for --plan or --perplexity, on stdout",
+    )
+    add(
+        "--stats",
+        metavar="FILE",
+        type=_writable,
+        help="append the same JSON objects to FILE, in the chat too",
+    )
+
+
+def _add_placement(add: Add) -> None:
+    add(
+        "--offload",
+        "--use_offload",
+        dest="offload",
+        action="store_true",
+        help="stream every weight to the device, just in time",
+    )
+    add(
+        "--sim-vram",
+        "--sim_vram",
+        metavar="SIZE",
+        type=lambda text: parse_size(text, "--sim-vram"),
+        help="with --device sim: the size of the card. Default: 8GB.",
+    )
+    add(
+        "--sim-link",
+        "--sim_link",
+        metavar="GB/S",
+        type=_link,
+        help="with --device sim: what its bus carries in a second. Default: 16.",
+    )
+
+
+def _add_parameters(add: Add) -> None:
+    """The table of parameters, and what is documented but not there yet."""
+    for param in PARAMS:
+        spellings = [
+            s for flag in param.flags for s in dict.fromkeys((flag, "--" + flag[2:].replace("-", "_")))
+        ]
+        if param.kind == "names":  # joined and read when all of them are there
+            add(*spellings, dest=param.key, nargs="+", action="extend", metavar="NAMES", help=_help(param))
+        else:
+            add(*spellings, dest=param.key, type=_parse(param), metavar=_metavar(param), help=_help(param))
+    for flag in _LATER:
+        add(flag, action=_Refuse, nargs=0, help=argparse.SUPPRESS)
+
+
+def _parse(param: Param) -> Any:
+    def parse(text: str) -> Value:
+        if param.key == "device" and re.fullmatch(r"cuda:\d+", text):
+            return text
+        return param.parse(text)
+
+    return parse
+
+
+def _metavar(param: Param) -> str:
+    if param.choices:
+        return "|".join(map(str, param.choices))
+    return {"float": "X", "int": "N", "text": "TEXT", "size": "SIZE"}[param.kind]
+
+
+def _help(param: Param) -> str:
+    return f"{param.help} Default: {param.format(param.default)}.".replace("%", "%%")
+
+
+def _at_least(flag: str, least: int) -> Any:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text) or int(text) < least:
+            raise UserError(f"{flag} {text}: give a whole number of at least {least}")
+        return int(text)
+
+    return parse
+
+
+def _shape(text: str) -> str:
+    if text.lower() not in SHAPES:
+        raise UserError(f"--synthetic {text}: there is no such shape; choose {', '.join(SHAPES)}")
+    return text.lower()
+
+
+def _link(text: str) -> float:
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = 0.0
+    if not 0.001 <= speed <= 10_000:
+        raise UserError(f"--sim-link {text}: give GB/s from 0.001 to 10000")
+    return speed
+
+
+def _only(flag: str, accepted: str) -> Any:
+    def parse(text: str) -> str:
+        if text != accepted:
+            raise Unbuilt(f"{flag} {text}")
+        return text
+
+    return parse
+
+
+def _writable(text: str) -> Path:
+    path = Path(os.path.expanduser(text))
+    try:
+        path.open("a").close()
+    except OSError as error:
+        raise UserError(f"--stats {text}: cannot be written ({error.strerror}); give another file") from None
+    return path
