@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from core.engine.placing import Machine
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
-from core.model.transformer import Transformer
-from core.weights.host import HostBlock
-from core.weights.lane import HostSource, Lane
+from core.model.transformer import Transformer, never
+from core.weights.host import HostBlock, anonymous
+from core.weights.lane import HostSource, Lane, Transfer
 from core.weights.packed import PackedFile
 from core.weights.plan import Budget, Rate, Rates
 from core.weights.rates import load_rates, save_rates
 from core.weights.staging import PIECE
 
-_MATRIX = (4096, 4096)  # of a measurement: as large as one of 7B, since small ones are faster or slower
-_MATRICES = 6  # together larger than any cache
-_SECONDS = 0.15  # a measurement may take
+_SECONDS = 0.08  # one try of a measurement may take
+_TRIES = 3  # of which the best counts: what else goes on in a machine only makes it slower
 _LINK_BYTES = 64 * 10**6
 _LEAST_VRAM = 400 * 10**6  # bytes of device memory from which on there is room for a measurement
 _DISK_BYTES = 256 * 10**6
-# So small that only what a unit costs besides its bytes is left.
+_POSITIONS = 64
+# So small that only what a unit costs besides its bytes is left; and larger than any processor's cache.
 _SMALL = ModelConfig(
     dim=128, n_layers=8, n_heads=4, n_kv_heads=4, head_dim=32, hidden_dim=256, vocab_size=128, norm_eps=1e-5
+)
+_LARGE = ModelConfig(
+    dim=2048,
+    n_layers=3,
+    n_heads=16,
+    n_kv_heads=4,
+    head_dim=128,
+    hidden_dim=5632,
+    vocab_size=256,
+    norm_eps=1e-5,
 )
 
 
@@ -43,12 +54,27 @@ def rates_of(machine: Machine, budget: Budget, dtype: str, kv_type: str) -> Rate
     if budget.vram is None or budget.vram < _LEAST_VRAM:
         return known
     device = machine.lane.device
-    gpu = Rate(_compute_rate(device, kind), "measured")
-    cpu = gpu if budget.simulated else Rate(_compute_rate(torch.device("cpu"), kind), "measured")
+    small, large = (_Model(sizes, device, kind, getattr(torch, kv_type)) for sizes in (_SMALL, _LARGE))
+    unit_s, token_s = small.seconds() / small.units, large.seconds()
+    gpu = Rate(_rate(large, token_s, unit_s), "measured")
+    cpu = gpu if budget.simulated else Rate(_cpu_rate(kind), "measured")
     link = Rate(_link_rate(machine), "measured")
-    rates = Rates(link, gpu, cpu, known.disk, _unit_seconds(device, kind, getattr(torch, kv_type)))
+    # A simulated bus and its device share a memory; a real device has its own.
+    shares = _shares(machine, large, token_s, link) if budget.simulated else (1.0, 1.0)
+    rates = Rates(link, gpu, cpu, known.disk, unit_s, *shares)
     save_rates(_device_name(budget.device), dtype, rates)
     return rates
+
+
+def _rate(model: _Model, token_s: float, unit_s: float) -> float:
+    """GB/s of weights that one row is multiplied with, what the units cost besides taken off."""
+    return model.nbytes / max(token_s - model.units * unit_s, token_s / 2) / 1e9
+
+
+def _cpu_rate(dtype: torch.dtype) -> float:
+    cpu = torch.device("cpu")
+    model = _Model(_LARGE, cpu, dtype, torch.float32 if dtype == torch.float16 else dtype)
+    return _rate(model, model.seconds(), 0.0)
 
 
 def with_disk_rate(rates: Rates, packed: PackedFile, budget: Budget, dtype: str) -> Rates:
@@ -76,48 +102,53 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-@torch.inference_mode()
-def _unit_seconds(device: torch.device, dtype: torch.dtype, kv_type: torch.dtype) -> float:
-    """What a unit costs besides its bytes, in seconds: a model of next to no bytes, token by token."""
-    model = Transformer(_SMALL).to(device, dtype).requires_grad_(False)
-    for parameter in model.parameters():
-        parameter.zero_()
-    model.prepare(64, device)
-    cache = KVCache(_SMALL, 64, kv_type, device)
+class _Model:
+    """A model of a device, of which one token after another is run."""
 
-    def once() -> None:
-        model(torch.tensor([1]), cache).sum().item()
-        cache.commit([1])
+    @torch.inference_mode()
+    def __init__(
+        self, sizes: ModelConfig, device: torch.device, dtype: torch.dtype, kv_type: torch.dtype
+    ) -> None:
+        with torch.device("meta"):
+            model = Transformer(sizes)
+        state = {}
+        for name, shape in sizes.shapes().items():
+            # In memory as weights have it, and written, since pages of zeros that nobody wrote are one page.
+            nbytes = math.prod(shape) * dtype.itemsize
+            memory = (
+                anonymous(nbytes)[1]
+                if device.type == "cpu"
+                else torch.empty(nbytes, dtype=torch.uint8, device=device)
+            )
+            state[name] = memory.view(dtype).view(shape).fill_(0.01)
+        model.load_state_dict(state, assign=True)
+        model.prepare(_POSITIONS, device)
+        self._model, self._cache = model, KVCache(sizes, _POSITIONS, kv_type, device)
+        self.units = 2 * sizes.n_layers + 1
+        self.nbytes = sum(weight.nbytes for weight in model.parameters())
 
-    for _ in range(4):
-        once()
-    started = time.perf_counter()
-    for _ in range(16):
-        once()
-    return (time.perf_counter() - started) / 16 / (2 * _SMALL.n_layers + 1)
+    @torch.inference_mode()
+    def once(self) -> None:
+        """One token."""
+        self._cache.tokens[:] = [0] * (_POSITIONS // 2)
+        self._model(torch.tensor([1]), self._cache).sum().item()
+
+    def seconds(self) -> float:
+        """The time of a token, at best."""
+        self.once()
+        best = math.inf
+        for _ in range(_TRIES):
+            tokens, started = 0, time.perf_counter()
+            while time.perf_counter() - started < _SECONDS:
+                self.once()
+                tokens += 1
+            best = min(best, (time.perf_counter() - started) / tokens)
+        return best
 
 
-def _compute_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """GB/s of weights that one row is multiplied with, from memory and not from a cache."""
-    weights = [torch.zeros(_MATRIX, dtype=dtype, device=device) for _ in range(_MATRICES)]
-    x = torch.zeros(1, _MATRIX[1], dtype=dtype, device=device)
-
-    def once() -> Tensor:
-        out = x
-        for weight in weights:
-            out = F.linear(out, weight)
-        return out
-
-    once().sum().item()
-    passes, started = 0, time.perf_counter()
-    while time.perf_counter() - started < _SECONDS or passes < 2:
-        once().sum().item()
-        passes += 1
-    return passes * sum(w.nbytes for w in weights) / (time.perf_counter() - started) / 1e9
-
-
-def _link_rate(machine: Machine) -> float:
-    """GB/s of copies from pinned memory to the device."""
+@contextmanager
+def _road(machine: Machine) -> Iterator[Callable[[], Transfer]]:
+    """A way to send one measure of bytes from pinned memory to the device, time and again."""
     lane: Lane = machine.lane
     block = HostBlock(_LINK_BYTES)
     block.tensor.zero_()
@@ -126,17 +157,46 @@ def _link_rate(machine: Machine) -> float:
     try:
         home = lane.empty(_LINK_BYTES)
         source = HostSource(block, 0, _LINK_BYTES)
-        lane.wait(lane.send("measurement", source, home), lambda: False)
-        copies, started = 0, time.perf_counter()
-        while time.perf_counter() - started < _SECONDS or copies < 2:
-            transfers = [lane.send("measurement", source, home) for _ in range(2)]
-            for transfer in transfers:
-                lane.wait(transfer, lambda: False)
-            copies += 2
-        rate = copies * _LINK_BYTES / (time.perf_counter() - started) / 1e9
+        lane.wait(lane.send("measurement", source, home), never)
+        yield lambda: lane.send("measurement", source, home)
     finally:
         lane.drain()
         block.close()
         machine.ledger.to_device = 0
         machine.ledger.copied = None
-    return rate
+
+
+def _link_rate(machine: Machine) -> float:
+    """GB/s of copies from pinned memory to the device."""
+    with _road(machine) as send:
+        return max(_copies(machine.lane, send) for _ in range(_TRIES))
+
+
+def _copies(lane: Lane, send: Callable[[], Transfer]) -> float:
+    copies, started = 0, time.perf_counter()
+    while time.perf_counter() - started < _SECONDS or copies < 2:
+        for transfer in [send() for _ in range(2)]:
+            lane.wait(transfer, never)
+        copies += 2
+    return copies * _LINK_BYTES / (time.perf_counter() - started) / 1e9
+
+
+def _shares(machine: Machine, model: _Model, alone: float, link: Rate) -> tuple[float, float]:
+    """What link and kernels keep of their rates while both are busy; `alone` is a token's time without."""
+    sent = 1 + int(_SECONDS * link.gb_s * 1e9 / _LINK_BYTES)
+    link_rate, seconds = 0.0, math.inf
+    with _road(machine) as send:
+        for _ in range(_TRIES):
+            last = [send() for _ in range(sent)][-1]
+            tokens, started = 0, time.perf_counter()
+            while last.moved < _LINK_BYTES:
+                model.once()
+                tokens += 1
+            took = time.perf_counter() - started
+            link_rate = max(link_rate, sent * _LINK_BYTES / took / 1e9)
+            seconds = min(seconds, took / tokens)
+    return _bounded(link_rate / link.gb_s), _bounded(alone / seconds)
+
+
+def _bounded(share: float) -> float:
+    return min(1.0, max(0.2, share))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.weights.frame import STAGING, Frame, Layout, slot_bytes
 from core.weights.needs import aligned
-from core.weights.pipeline import token_seconds
+from core.weights.pipeline import crowded_seconds
 from core.weights.plan import Limit, Place
 
 
@@ -94,7 +94,10 @@ def seconds(frame: Frame, layout: Layout) -> float:
         # Computed at the CPU's rate instead of the device's.
         slower = 1e-9 / frame.rates.cpu.gb_s - 1e-9 / frame.rates.gpu.gb_s
         return sum(frame.computes) + sum(frame.parts[layout.kept]) * slower
-    return token_seconds(copy_seconds(frame, layout), frame.computes, layout.slots)
+    rates = frame.rates
+    return crowded_seconds(
+        copy_seconds(frame, layout), frame.computes, layout.slots, rates.link_share, rates.gpu_share
+    )
 
 
 def least_seconds(frame: Frame, layout: Layout) -> tuple[float, int]:

@@ -55,6 +55,29 @@ def token_seconds(copies: Sequence[float], computes: Sequence[float], slots: int
     return (now - starts[half]) / (len(starts) - half)
 
 
+def crowded_seconds(
+    copies: Sequence[float], computes: Sequence[float], slots: int, link_share: float, compute_share: float
+) -> float:
+    """`token_seconds` where copies and kernels slow each other down, as they do in one memory.
+
+    While both are under way, the link keeps `link_share` of its rate and the kernels `compute_share`.
+    """
+    seconds = token_seconds(copies, computes, slots)
+    streamed = [copy for copy in copies if copy > 0]
+    if (link_share >= 1 and compute_share >= 1) or len(streamed) <= slots:
+        return seconds
+    moving = sum(sum(streamed[k::slots]) for k in range(min(slots, len(streamed) - slots)))
+    slower = slower_link = 1.0
+    for _ in range(3):
+        copying, computing = moving * slower_link / seconds, sum(computes) * slower / seconds
+        slower = 1 + min(1.0, copying) * (1 / compute_share - 1)
+        slower_link = 1 + min(1.0, computing) * (1 / link_share - 1)
+        seconds = token_seconds(
+            [copy * slower_link for copy in copies], [compute * slower for compute in computes], slots
+        )
+    return seconds
+
+
 def deal(count: int, slots: int) -> list[range]:
     """Which of `count` streamed units, by their positions, share each slot."""
     return [range(k, count, slots) for k in range(min(slots, count))]

@@ -69,6 +69,7 @@ class Rates:
     """What carries bytes past the arithmetic: the bus, the device's memory, the CPU's, the disk.
 
     `unit_s` is what a unit costs besides its bytes, in seconds: kernels are launched, threads meet.
+    `link_share` and `gpu_share` are what is left of these rates while the other one is busy too.
     """
 
     link: Rate
@@ -76,6 +77,8 @@ class Rates:
     cpu: Rate
     disk: Rate
     unit_s: float = 0.0
+    link_share: float = 1.0
+    gpu_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from core.weights.plan import Rate, Rates
 FILE_NAME = "rates.json"
 
 _KINDS = ("link", "gpu", "cpu", "disk")
+_SHARES = ("link_share", "gpu_share")
 _ASSUMED = {"link": 12.0, "gpu": 300.0, "cpu": 15.0, "disk": 1.0}  # GB/s; a modest machine of our day
 _HIGHEST = 1e6  # GB/s; what is above was not measured
 
@@ -34,9 +35,14 @@ def load_rates(device_name: str, dtype: str) -> Rates:
         rates[kind] = rates[kind] or _rate(host.get(kind))
     if device_name == "sim":
         rates["gpu"] = rates["gpu"] or rates["cpu"] or Rate(_ASSUMED["cpu"])
-    known = {kind: rate or Rate(_ASSUMED[kind]) for kind, rate in rates.items()}
+    known: dict[str, Any] = {kind: rate or Rate(_ASSUMED[kind]) for kind, rate in rates.items()}
     unit_s = entry.get("unit_s", 0.0)
-    return Rates(**known, unit_s=float(unit_s) if _is_number(unit_s) and unit_s < 1 else 0.0)
+    return Rates(
+        **known,
+        unit_s=float(unit_s) if _is_number(unit_s) and unit_s < 1 else 0.0,
+        link_share=_share(entry.get("link_share")),
+        gpu_share=_share(entry.get("gpu_share")),
+    )
 
 
 def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
@@ -50,7 +56,8 @@ def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
         rate: Rate = getattr(rates, kind)
         if rate.source != "assumed":
             entry[kind] = rate.gb_s
-    entry["unit_s"] = rates.unit_s
+    for key in ("unit_s", *_SHARES):
+        entry[key] = getattr(rates, key)
     types = devices.get(device_name)
     devices[device_name] = {**(types if isinstance(types, dict) else {}), dtype: entry}
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
@@ -94,6 +101,10 @@ def _entry(devices: dict[str, Any], device_name: str, dtype: str) -> dict[str, A
 
 def _rate(value: Any) -> Rate | None:
     return Rate(float(value), "cached") if _is_number(value) and value > 0 else None
+
+
+def _share(value: Any) -> float:
+    return float(value) if _is_number(value) and 0.1 <= value <= 1 else 1.0
 
 
 def _is_number(value: Any) -> bool:
