@@ -1,4 +1,4 @@
-"""The README's picture, from a real run of the demo model: `make screenshots`."""
+"""The README's pictures, from real runs of the demo model: `make screenshots`."""
 
 from __future__ import annotations
 
@@ -29,23 +29,37 @@ MESSAGES = (
 
 
 async def main() -> None:
-    """Talk to the demo model and draw the screen while it answers the last message."""
-    path = demo.locate() or demo.fetch(lambda done, total: None)
+    """Talk to the demo model on the CPU, and on a simulated card that is too small for it."""
+    path = str(demo.locate() or demo.fetch(lambda done, total: None))
+    await draw("chat", LoadOptions(path))
+    small = LoadOptions(path, device="sim", sim_vram=400_000_000, vram=250_000_000, sim_link=4.0)
+    await draw("streaming", small, "/keep attention,w2")
+
+
+async def draw(name: str, options: LoadOptions, change: str = "") -> None:
+    """The screen while the last message is answered; with a change of placement that is not yet made."""
     backend = LocalBackend(meters=True)
     values = default_values() | {"mirostat": 2, "mirostat_tau": 2.0, "seed": 7, "max_tokens": 220}
     changed = frozenset({"mirostat", "mirostat_tau", "seed", "max_tokens"})
-    session = ChatSession(backend, LoadOptions(str(path)), Settings(values, changed))
+    session = ChatSession(backend, options, Settings(values, changed))
     app = LlamaApp(session, "SmolLM2-135M-Instruct")
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: session.model is not None)
         for message in MESSAGES:
-            await pilot.press(*(("space" if key == " " else key) for key in message), "enter")
+            await say(pilot, message)
             if message is not MESSAGES[-1]:
                 await until(pilot, lambda: not session.busy)
+        if change:
+            await say(pilot, change)
         await until(pilot, lambda: (running := session.conversation.running) is None or running.tokens > 90)
         PICTURES.mkdir(exist_ok=True)
-        app.save_screenshot("chat.svg", str(PICTURES))
+        app.save_screenshot(f"{name}.svg", str(PICTURES))
     backend.close(5)
+
+
+async def say(pilot: Pilot[Any], text: str) -> None:
+    """Type a line and send it."""
+    await pilot.press(*(("space" if key == " " else key) for key in text), "enter")
 
 
 async def until(pilot: Pilot[Any], condition: Callable[[], bool]) -> None:

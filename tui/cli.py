@@ -48,8 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _clear_cache(argv)
         return _run(parse(argv))
     except UserError as error:
-        print(f"llama-tui: {error}", file=sys.stderr)
-        return 2
+        return _mistake(error)
     except KeyboardInterrupt:
         return 130
 
@@ -65,20 +64,33 @@ def _run(request: Request) -> int:
         from tui.stats_log import StatsLog
 
         backend = StatsLog(backend, request.stats)
-    if request.sample is not None:
-        code = perplexity.run(backend, options, request.sample, as_json=request.json)
-    elif request.messages is not None:
-        from tui.headless import run
-
-        code = run(backend, options, request.values, request.messages, as_json=request.json)
-    else:
-        code = _chat(backend, options, request)
+    try:
+        code = _mode(backend, options, request)
+    except UserError as error:
+        code = _mistake(error)
+    except KeyboardInterrupt:
+        code = 130
     if not backend.close(timeout=2.0):
         # A thread in the middle of a kernel cannot be ended from outside; everything is written by now.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
     return code
+
+
+def _mistake(error: UserError) -> int:
+    print(f"llama-tui: {error}", file=sys.stderr)
+    return 2
+
+
+def _mode(backend: Backend, options: LoadOptions, request: Request) -> int:
+    if request.sample is not None:
+        return perplexity.run(backend, options, request.sample, as_json=request.json)
+    if request.messages is not None:
+        from tui.headless import run
+
+        return run(backend, options, request.values, request.messages, as_json=request.json)
+    return _chat(backend, options, request)
 
 
 def _chat(backend: Backend, options: LoadOptions, request: Request) -> int:

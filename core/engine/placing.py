@@ -39,6 +39,7 @@ class Placement:
 
     def __init__(self, machine: Machine, binder: Binder, pack: Callable[[], PackedFile], emit: Sink) -> None:
         self._plan: Plan | None = None
+        self._whole = False  # every weight is where the plan has it, and bound
         self.unpinned = 0  # bytes to be streamed that the system did not let us pin
         self._machine, self._binder, self._pack, self._emit = machine, binder, pack, emit
         self._store = Store(machine.lane, machine.ledger, machine.registrar)
@@ -94,8 +95,10 @@ class Placement:
         return True
 
     def look(self) -> None:
-        """Tell what the lane has found out since, once."""
+        """Tell what the lane has found out since, once. Raises UserError where weights are not in place."""
         lane = self._machine.lane
+        if not self._whole:
+            raise UserError("memory ran out while weights were moved; free some and load the model again")
         if lane.notice is not None:
             self._emit(Notice(lane.notice, "warning"))
             lane.notice = None
@@ -123,6 +126,7 @@ class Placement:
         self._emit(Placed(plan, self.unpinned, reason))
 
     def _try(self, plan: Plan) -> None:
+        self._whole = False
         self._machine.lane.drain()
         self._arrived = self.arrived
         self._stream = self._workspace = None
@@ -182,7 +186,7 @@ class Placement:
         ledger.device["slots"] = sum(ring.slot_bytes for ring in plan.rings)
         ledger.device["workspace"] = plan.workspace
         ledger.vram_budget = plan.budget.vram
-        self._plan = plan
+        self._plan, self._whole = plan, True
 
     def _rows(self, numbers: list[int], memory: Tensor) -> None:
         """Rows of the embedding, from wherever it is."""

@@ -104,8 +104,8 @@ def _context(needs: Needs, budget: Budget, choice: Choice, rates: Rates) -> int 
 
 
 def _lack(what: str, needed: int, given: int) -> str:
-    missing = _spelled(_up(needed - given, digits=3))
-    return f"it needs {_spelled(needed)} of {what} and has {_spelled(given)}, {missing} too little"
+    missing = _spelled(_up(needed - given, digits=3), " ")
+    return f"it needs {_spelled(needed, ' ')} of {what} and has {_spelled(given, ' ')}, {missing} too little"
 
 
 def _memory_name(budget: Budget) -> str:
@@ -118,7 +118,7 @@ def _up(nbytes: int, digits: int = 2) -> int:
     return -(-nbytes // step) * step
 
 
-def _spelled(nbytes: int) -> str:
+def _spelled(nbytes: int, blank: str = "") -> str:
     """In GB or MB, as flags take it; nothing is rounded up."""
     unit, factor = ("GB", 10**9) if nbytes >= 10**9 else ("MB", 10**6)
-    return f"{nbytes * 100 // factor / 100:g}{unit}"
+    return f"{nbytes * 100 // factor / 100:g}{blank}{unit}"

@@ -25,21 +25,28 @@ PIECE = 2**20  # bytes
 
 
 class SerialThread:
-    """A daemon thread that makes calls one after another. The calls deal with their own errors."""
+    """A daemon thread that makes calls one after another. The calls deal with their own errors.
+
+    It starts with the first call: where nothing is streamed, there is none.
+    """
 
     def __init__(self, name: str) -> None:
         self._calls: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self._name = name
+        self._thread: threading.Thread | None = None
 
     def submit(self, call: Callable[[], None]) -> None:
-        """Have it called after all earlier ones."""
+        """Have it called after all earlier ones. From one thread at a time."""
         self._calls.put(call)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
 
     def close(self) -> None:
         """Wait for all calls, and for the thread to end."""
-        self._calls.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._calls.put(None)
+            self._thread.join()
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -62,7 +62,7 @@ def test_every_way_out_is_one(case: str) -> None:
         plan(needs, budget, choice, rates)
     line = str(refused.value)
     assert "\n" not in line
-    assert re.match(r"the model does not fit: it needs [\d.]+[GM]B of (simulated )?(VRAM|RAM) and has ", line)
+    assert re.match(r"the model does not fit: it needs [\d.]+ [GM]B of (simulated )?(VRAM|RAM) and has ", line)
     for way in wanted:
         assert way in line
     _, _, listed = line.partition("what helps: ")
@@ -73,7 +73,7 @@ def test_every_way_out_is_one(case: str) -> None:
 @pytest.mark.parametrize("vram", [10**5, 3 * 10**6])
 def test_a_small_model_needs_little(vram: int) -> None:
     needs = tiny(max_rows=64)
-    with pytest.raises(UserError, match=r"needs 8\.\d+MB of simulated VRAM and has [\d.]+MB, ") as refused:
+    with pytest.raises(UserError, match=r"needs 8\.\d+ MB of simulated VRAM and has [\d.]+ MB, ") as refused:
         plan(needs, sim(vram), Choice(), SIM)
     match = re.search(r"--vram ([\w.]+)", str(refused.value))
     assert match is not None
@@ -85,7 +85,7 @@ def test_what_is_said_to_be_missing_is() -> None:
     budget = cuda(2e9)
     with pytest.raises(UserError) as refused:
         plan(needs, budget, Choice(), CUDA)
-    match = re.search(r"needs (\S+) of VRAM and has 2GB, (\S+) too little", str(refused.value))
+    match = re.search(r"needs (\S+ \S+) of VRAM and has 2 GB, (\S+ \S+) too little", str(refused.value))
     assert match is not None
     needed, missing = parse_size(match[1]), parse_size(match[2])
     assert needed == pytest.approx(2_000_000_000 + missing, abs=10_000_001)

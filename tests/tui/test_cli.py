@@ -355,7 +355,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "plan and stats": (["STORIES", "--plan", "--stats", "/dev/null"], "--plan and --stats are both given"),
     "plan that does not fit": (
         ["--synthetic", "7b", "--plan", "--device", "sim", "--sim-vram", "2GB", "--json"],
-        "it needs 4.7GB of simulated VRAM and has 2GB, 2.71GB too little; what helps: --context",
+        "it needs 4.7 GB of simulated VRAM and has 2 GB, 2.71 GB too little; what helps: --context",
     ),
     "clear more": (["STORIES", "--clear-cache"], "--clear-cache deletes files and does nothing else"),
     "quant": (["STORIES", "--prompt", "x", "--quant", "int8"], "--quant int8 is not built yet"),
