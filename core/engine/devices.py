@@ -31,11 +31,18 @@ def choose_device(name: str) -> str:
         return f"cuda:{int(index or 0)}"
     if name == "auto" and torch.cuda.is_available():
         return "cuda:0"
-    # One thread a physical core: a second one would share its arithmetic units. The simulated device leaves
-    # a core to its bus: threads that share one wait for each other at every step.
-    cores = physical_cores()
-    torch.set_num_threads(max(1, cores - 1) if name == "sim" else cores)
+    use_cores(beside_copies=name == "sim")
     return "sim" if name == "sim" else "cpu"
+
+
+def use_cores(*, beside_copies: bool) -> None:
+    """One computing thread a physical core: a second one would share its arithmetic units.
+
+    A thread that copies memory or reads a disk all the time is left a core of its own: computing threads
+    wait for each other at every step, so one that has to share its core holds up all.
+    """
+    cores = physical_cores()
+    torch.set_num_threads(max(1, cores - 1) if beside_copies else cores)
 
 
 def machine_of(options: LoadOptions) -> Machine:

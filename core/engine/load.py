@@ -14,7 +14,7 @@ from torch import Tensor
 from core.checkpoint import Checkpoint, find, open_checkpoint
 from core.checkpoint.reader import Reader
 from core.engine.bind import Binder, norm_views
-from core.engine.devices import budget_of, choose_device, machine_of
+from core.engine.devices import budget_of, choose_device, machine_of, use_cores
 from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.load_meter import LoadMeter
 from core.engine.measure import rates_of, with_disk_rate
@@ -194,6 +194,8 @@ class _Load:
         if packed is not None:
             rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.dtype)
             plan = make_plan(plan.needs, plan.budget, plan.choice, rates)
+            if plan.budget.vram is None:
+                use_cores(beside_copies=True)
         weights = self._checkpoint.weights if packed is None else packed.weights
         meter = LoadMeter(sum(binder.size_in(weights, name) for name in read_at_load(plan)), self._emit)
         with Reader(tick) as reader:

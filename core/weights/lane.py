@@ -52,7 +52,7 @@ class Transfer(Protocol):
 
 
 class Lane(Protocol):
-    """Five primitives. All are called on the engine's thread; what they set off may run elsewhere.
+    """Five primitives and a hint. All are called on the engine's thread; what they set off may run elsewhere.
 
     Copies are done in the order of `send`. Memory of a Lane outlives every copy into it: `drain` first.
     """
@@ -63,6 +63,10 @@ class Lane(Protocol):
 
     def empty(self, nbytes: int) -> Tensor:
         """Fresh memory of the device, uint8 [nbytes], 256-byte aligned. Raises torch.OutOfMemoryError."""
+        ...
+
+    def hint(self, source: Source) -> None:
+        """It will be sent soon: what is on disk may be read ahead. Changes nothing but the speed."""
         ...
 
     def send(self, name: str, source: Source, home: Tensor) -> Transfer:

@@ -13,7 +13,7 @@ from core.weights.host import anonymous
 from core.weights.lane import Source, Transfer
 from core.weights.lane_stream import Copy
 from core.weights.ledger import Ledger
-from core.weights.staging import PIECE, SerialThread, SourceReader, spans
+from core.weights.staging import PIECE, ReadAhead, SerialThread, SourceReader, spans
 
 _TICK = 0.01  # seconds between two looks at the flag
 
@@ -30,6 +30,7 @@ class DiskLane:
         self._ledger = ledger
         self._reader = SourceReader(ledger)
         self._thread = SerialThread("disk")
+        self._ahead = ReadAhead()
         self._closed = False
 
     def empty(self, nbytes: int) -> Tensor:
@@ -38,6 +39,10 @@ class DiskLane:
             return anonymous(nbytes)[1]
         except MemoryError as error:
             raise torch.OutOfMemoryError(f"no room in memory for {error}") from None
+
+    def hint(self, source: Source) -> None:
+        """It will be sent soon. See Lane."""
+        self._ahead.hint(source)
 
     def send(self, name: str, source: Source, home: Tensor) -> Copy:
         """Begin to read `source`, the unit `name`, to the start of `home`. See Lane."""
@@ -64,6 +69,7 @@ class DiskLane:
         if not self._closed:
             self._closed = True
             self._thread.close()
+            self._ahead.close()
 
     def _read(self, copy: Copy) -> None:
         try:

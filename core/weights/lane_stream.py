@@ -18,7 +18,7 @@ from core.errors import Cancelled
 from core.weights.host import HostBlock
 from core.weights.lane import HostSource, Source, Transfer
 from core.weights.ledger import Ledger
-from core.weights.staging import Chunk, Feed, Feeder
+from core.weights.staging import Chunk, Feed, Feeder, ReadAhead
 
 
 @dataclass(slots=True, eq=False)
@@ -134,11 +134,16 @@ class StreamLane:
         self._waiting: deque[Copy] = deque()
         self._flights: deque[_Flight] = deque()
         self._feeder: Feeder | None = None
+        self._ahead = ReadAhead()
         self._closed = False
 
     def staging(self) -> Sequence[HostBlock]:
         """At least two buffers of one size, which the lane closes."""
         raise NotImplementedError
+
+    def hint(self, source: Source) -> None:
+        """It will be sent soon. See Lane."""
+        self._ahead.hint(source)
 
     def send(self, name: str, source: Source, home: Tensor) -> Copy:
         """Begin to copy `source`, the unit `name`, to the start of `home`. See Lane."""
@@ -181,6 +186,7 @@ class StreamLane:
             self.drain()
         finally:
             self._stream.close()
+            self._ahead.close()
             if self._feeder is not None:
                 self._feeder.close()
 

@@ -6,7 +6,9 @@ Nothing here calls torch, so that its own threads keep the processor. Bytes move
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import os
 import threading
 import zlib
 from collections import deque
@@ -116,6 +118,33 @@ class SourceReader:
                     f"{piece.file_offset} on; --clear-cache deletes it, then start again"
                 )
             self._checked.add((file, piece.file_offset))
+
+
+class ReadAhead:
+    """Has the system begin to read what will be sent soon, so that the disk works while slots are full.
+
+    On a thread of its own, since even to begin takes a while. Only a hint: nothing depends on it.
+    """
+
+    def __init__(self) -> None:
+        self._thread = SerialThread("read ahead")
+
+    def hint(self, source: Source) -> None:
+        """This source will be read soon."""
+        if isinstance(source, FileSource) and hasattr(os, "posix_fadvise"):
+            self._thread.submit(partial(self._advise, source))
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.close()
+
+    @staticmethod
+    def _advise(source: FileSource) -> None:
+        with contextlib.suppress(OSError, ValueError):  # a closed file: then nobody reads it either
+            for piece in source.pieces:
+                os.posix_fadvise(
+                    source.file.descriptor, piece.file_offset, piece.nbytes, os.POSIX_FADV_WILLNEED
+                )
 
 
 def move(target: int, source: int, nbytes: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol, TypeVar
 
 from torch import Tensor
@@ -25,6 +26,9 @@ class Named(Protocol):
     def name(self) -> str:
         """The name under which its bytes are known."""
         ...
+
+
+_AHEAD = 2  # units beyond those that are sent, whose bytes the disk may already bring
 
 
 N = TypeVar("N", bound=Named)
@@ -72,9 +76,12 @@ class Ride:
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
+    """`after` is what will be sent next but one, once the heir is."""
+
     slot: Slot
     ride: Ride
     heir: Ride
+    after: Source
 
 
 class Stream:
@@ -86,9 +93,12 @@ class Stream:
         self._turns: dict[str, _Turn] = {}
         self.arrived = 0
         """Bytes that units in slots have brought, counted by the lane, when they were first used."""
+        order = [ride for group in zip_longest(*(rides for _, rides in rings)) for ride in group if ride]
+        place = {ride.name: i for i, ride in enumerate(order)}
         for slot, rides in rings:
             for ride, heir in zip(rides, [*rides[1:], rides[0]], strict=True):
-                self._turns[ride.name] = _Turn(slot, ride, heir)
+                after = order[(place[heir.name] + _AHEAD) % len(order)]
+                self._turns[ride.name] = _Turn(slot, ride, heir, after.source)
 
     def prime(self) -> None:
         """Begin to load the first unit of every ring, in the order of computation."""
@@ -112,3 +122,4 @@ class Stream:
             yield unit
             if turn is not None:
                 turn.slot.load(turn.heir.name, turn.heir.source)
+                self._lane.hint(turn.after)

@@ -62,7 +62,9 @@ def test_every_way_out_is_one(case: str) -> None:
         plan(needs, budget, choice, rates)
     line = str(refused.value)
     assert "\n" not in line
-    assert re.match(r"the model does not fit: it needs [\d.]+ [GM]B of (simulated )?(VRAM|RAM) and has ", line)
+    assert re.match(
+        r"the model does not fit: it needs [\d.]+ [GM]B of (simulated )?(VRAM|RAM) and has ", line
+    )
     for way in wanted:
         assert way in line
     _, _, listed = line.partition("what helps: ")

@@ -61,6 +61,9 @@ class Adversary:
         self.queues["copies"].append((lambda: before[0], copy))
         return fetch
 
+    def hint(self, source: Source) -> None:
+        """Nothing is on a disk."""
+
     def wait(self, fetch: Fetch, cancelled: Callable[[], bool]) -> None:
         self.queues["kernels"].append((lambda: fetch.arrived, lambda: None))
         while self.random.random() < 0.7 and self._step():
