@@ -155,7 +155,8 @@ def disk(rounds: int) -> None:
             say(
                 f"{device}: {got['disk'] / 1e9:.2f} of {got['weights'] / 1e9:.2f} GB from disk per token at "
                 f"{statistics.median(rates) / 1e9:.2f} GB/s; preadv "
-                f"{statistics.median(got['plain']) / 1e9:.2f} GB/s; {ratio:.0%}; peak_anon {got['anon'] / 1e9:.2f} of 2.00 GB"
+                f"{statistics.median(got['plain']) / 1e9:.2f} GB/s; {ratio:.0%}; "
+                f"peak_anon {got['anon'] / 1e9:.2f} of 2.00 GB"
             )
 
 
