@@ -32,8 +32,10 @@ async def main() -> None:
     """Talk to the demo model on the CPU, and on a simulated card that is too small for it."""
     path = str(demo.locate() or demo.fetch(lambda done, total: None))
     await draw("chat", LoadOptions(path))
-    small = LoadOptions(path, device="sim", sim_vram=400_000_000, vram=250_000_000, sim_link=4.0)
-    await draw("streaming", small, "/keep attention,w2")
+    small = LoadOptions(
+        path, device="sim", sim_vram=300_000_000, vram=180_000_000, sim_link=2.0, context=1024
+    )
+    await draw("streaming", small, "/vram 240MB")
 
 
 async def draw(name: str, options: LoadOptions, change: str = "") -> None:

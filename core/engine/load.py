@@ -145,7 +145,7 @@ class _Load:
         budget = budget_of(options)
         machine = machine_of(options)
         try:
-            rates = rates_of(machine, budget, needs.dtype, needs.kv_type)
+            rates = rates_of(machine, budget, needs.dtype, needs.kv_type, options.sim_link)
             plan = make_plan(needs, budget, choice_of(options), rates)
         except BaseException:
             machine.lane.close()

@@ -25,7 +25,8 @@ from core.weights.staging import PIECE
 _SECONDS = 0.08  # one try of a measurement may take
 _TRIES = 3  # of which the best counts: what else goes on in a machine only makes it slower
 _LINK_BYTES = 64 * 10**6
-_LEAST_VRAM = 400 * 10**6  # bytes of device memory from which on there is room for a measurement
+# Bytes of device memory from which on there is room for a measurement; a simulated one computes elsewhere.
+_LEAST_VRAM, _LEAST_SIM_VRAM = 400 * 10**6, 100 * 10**6
 _DISK_BYTES = 256 * 10**6
 _POSITIONS = 64
 # So small that only what a unit costs besides its bytes is left; and larger than any processor's cache.
@@ -44,14 +45,16 @@ _LARGE = ModelConfig(
 )
 
 
-def rates_of(machine: Machine, budget: Budget, dtype: str, kv_type: str) -> Rates:
+def rates_of(machine: Machine, budget: Budget, dtype: str, kv_type: str, sim_link: float) -> Rates:
     """How fast this machine carries and reads weights, measured now; the disk by what it did before.
 
     Nothing is measured where all is computed on the CPU, since then there is nothing to choose; nor on a
     device with hardly any memory, which would not hold what is measured with.
     """
     known, kind = load_rates(_device_name(budget.device), dtype), getattr(torch, dtype)
-    if budget.vram is None or budget.vram < _LEAST_VRAM:
+    if budget.simulated:
+        known = replace(known, link=Rate(sim_link))
+    if budget.vram is None or budget.vram < (_LEAST_SIM_VRAM if budget.simulated else _LEAST_VRAM):
         return known
     device = machine.lane.device
     small, large = (_Model(sizes, device, kind, getattr(torch, kv_type)) for sizes in (_SMALL, _LARGE))
@@ -63,6 +66,10 @@ def rates_of(machine: Machine, budget: Budget, dtype: str, kv_type: str) -> Rate
     shares = _shares(machine, large, token_s, link) if budget.simulated else (1.0, 1.0)
     rates = Rates(link, gpu, cpu, known.disk, unit_s, *shares)
     save_rates(_device_name(budget.device), dtype, rates)
+    if device.type == "cuda":  # what was taken to measure is no part of what the model takes
+        del small, large
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
     return rates
 
 

@@ -69,6 +69,7 @@ class Placement:
         All bytes must be there when `finish` returns. Raises torch.OutOfMemoryError and UserError.
         """
         self.prepare(plan)
+        self._cap(plan)
         self._store.place(plan, fill)
         assert self._store.norms is not None
         finish(self._store.norms)
@@ -132,6 +133,8 @@ class Placement:
         self._stream = self._workspace = None
         self._binder.release()
         self.prepare(plan)
+        # While weights come and go, as much may be taken as before or after.
+        self._cap(self.plan if (self.plan.budget.vram or 0) > (plan.budget.vram or 0) else plan)
         total = sum(nbytes for _, nbytes in self._store.moves(plan))
         done = 0
 
@@ -186,7 +189,13 @@ class Placement:
         ledger.device["slots"] = sum(ring.slot_bytes for ring in plan.rings)
         ledger.device["workspace"] = plan.workspace
         ledger.vram_budget = plan.budget.vram
+        self._cap(plan)
         self._plan, self._whole = plan, True
+
+    def _cap(self, plan: Plan) -> None:
+        """Hold the device to the budget; the driver's context is not ours to allocate."""
+        if plan.budget.vram is not None:
+            self._machine.lane.cap(plan.budget.vram - plan.budget.context)
 
     def _rows(self, numbers: list[int], memory: Tensor) -> None:
         """Rows of the embedding, from wherever it is."""

@@ -65,6 +65,10 @@ class Lane(Protocol):
         """Fresh memory of the device, uint8 [nbytes], 256-byte aligned. Raises torch.OutOfMemoryError."""
         ...
 
+    def cap(self, nbytes: int) -> None:
+        """Take at most so many bytes of the device from now on; beyond, `empty` and kernels find none."""
+        ...
+
     def hint(self, source: Source) -> None:
         """It will be sent soon: what is on disk may be read ahead. Changes nothing but the speed."""
         ...

@@ -72,6 +72,11 @@ class CudaLane(StreamLane):
         with torch.inference_mode(False):  # a tensor made in it could not be written outside
             return torch.empty(nbytes, dtype=torch.uint8, device=self.device)
 
+    def cap(self, nbytes: int) -> None:
+        """Take at most so much of the card: torch's allocator holds to it. See Lane."""
+        _, total = torch.cuda.mem_get_info(self.device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, nbytes / total), self.device)
+
     def staging(self) -> Sequence[HostBlock]:
         """Pinned buffers; plain ones, slower and with a notice, where not even these can be pinned."""
         buffers, nbytes = STAGING

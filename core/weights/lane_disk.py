@@ -40,6 +40,9 @@ class DiskLane:
         except MemoryError as error:
             raise torch.OutOfMemoryError(f"no room in memory for {error}") from None
 
+    def cap(self, nbytes: int) -> None:
+        """Nothing: host memory is bounded by the plan."""
+
     def hint(self, source: Source) -> None:
         """It will be sent soon. See Lane."""
         self._ahead.hint(source)

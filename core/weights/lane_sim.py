@@ -106,10 +106,14 @@ class SimulatedLane(StreamLane):
         self._link = SimulatedStream(gb_s, poison, delay)
         super().__init__(torch.device("cpu"), ledger, self._link, eager=True)
         self._link.progress = self.pump
-        self.capacity = card_bytes
+        self._card_bytes = self.capacity = card_bytes
         self.peak = 0
         self._taken: dict[int, int] = {}
         self._numbers = count()
+
+    def cap(self, nbytes: int) -> None:
+        """Take at most so much of the card. See Lane."""
+        self.capacity = min(nbytes, self._card_bytes)
 
     @property
     def used(self) -> int:
