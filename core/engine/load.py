@@ -18,6 +18,7 @@ from core.engine.devices import budget_of, choose_device, machine_of, use_cores
 from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.load_meter import LoadMeter
 from core.engine.measure import rates_of, with_disk_rate
+from core.engine.packing import find_or_pack
 from core.engine.placing import Machine, Placement, summary
 from core.engine.runner import Runner
 from core.errors import Cancelled, UserError
@@ -29,7 +30,6 @@ from core.text.dialogue import ChatFormat, choose_format
 from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
 from core.weights.packed import PackedFile
-from core.weights.packing import find_or_pack
 from core.weights.placement import plan as make_plan
 from core.weights.plan import Place, Plan
 from core.weights.survey import choice_of, needs_asked

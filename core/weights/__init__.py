@@ -1,1 +1,1 @@
-"""Where the bytes of a model live and how they move. Knows neither checkpoints nor conversations."""
+"""Where the bytes of a model live and how they move. Knows no conversations."""

@@ -1,6 +1,6 @@
 """The packed file: a model's weights on disk in their final format, laid out as the slots hold them.
 
-Made once for the disk tier (`core.weights.packing`), from then on the source of what is streamed from
+Made once for the disk tier (`core.engine.packing`), from then on the source of what is streamed from
 disk, and of everything else too.
 """
 

@@ -22,16 +22,17 @@ from core.checkpoint import Checkpoint
 from core.checkpoint.reader import Reader
 from core.checkpoint.source import Part, SourceFile, Weight
 from core.checkpoint.synthetic import SyntheticCheckpoint
+from core.engine import packing
 from core.engine.events import Loading, Notice
+from core.engine.packing import find_or_pack, pack, rows_of
 from core.errors import Cancelled, UserError
 from core.model.config import ModelConfig
 from core.model.shapes import SHAPES
 from core.weights import needs as needs_module
-from core.weights import packed_files, packing
+from core.weights import packed_files
 from core.weights.lane import FileSource
 from core.weights.needs import Needs, needs_of
 from core.weights.packed import PackedFile
-from core.weights.packing import find_or_pack, pack, rows_of
 
 # No matrix has a multiple of 256 bytes, and the head has several tiles.
 CONFIG = ModelConfig(
