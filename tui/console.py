@@ -9,9 +9,10 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec
 
-from core.engine.events import Event, Failed, Loading, ModelInfo, Notice, Ready
+from core.engine.events import Event, Failed, Loading, ModelInfo, Notice, Placed, Ready
 from core.errors import UserError
 from tui.figures import load_progress
+from tui.placement_words import announcement, unpinned_note
 
 P = ParamSpec("P")
 
@@ -48,12 +49,21 @@ def wait_ready(events: queue.SimpleQueue[Event]) -> ModelInfo:
                 print(f"{ERASE}{load_progress(loading)}", end="", file=sys.stderr, flush=True)
             case Notice(text):
                 print(f"{ERASE * watched}{text}", file=sys.stderr)
+            case Placed() as placed:
+                for line in placed_lines(placed):
+                    print(f"{ERASE * watched}{line}", file=sys.stderr)
             case Ready(model):
                 print(ERASE * watched, end="", file=sys.stderr, flush=True)
                 return model
             case Failed() as failed:
                 print(ERASE * watched, end="", file=sys.stderr, flush=True)
                 raise UserError(failed.text) if failed.user else Fault(failed.text)
+
+
+def placed_lines(placed: Placed) -> list[str]:
+    """What must not go unsaid of a placement: memory that is not pinned, and a change nobody asked for."""
+    lines = [] if placed.reason is None else [f"{placed.reason}: {announcement(placed.plan)}"]
+    return [*lines, unpinned_note(placed.ram_unpinned)] if placed.ram_unpinned else lines
 
 
 def model_line(model: ModelInfo) -> str:

@@ -16,6 +16,7 @@ from core.engine.events import (
     Failed,
     Load,
     Notice,
+    Placed,
     Ready,
     Reply,
     Stop,
@@ -23,7 +24,8 @@ from core.engine.events import (
 )
 from core.errors import UserError
 from core.options import LoadOptions, Sampling, Value
-from tui.console import Fault, model_line, wait_ready, with_status
+from tui.console import Fault, model_line, placed_lines, wait_ready, with_status
+from tui.figures import gigabytes, rate
 
 _STOP_SECONDS = 2.0
 
@@ -51,7 +53,7 @@ def run(
             reply = _answer(events, as_json=as_json)
             if number == 0:
                 print(model_line(model), file=sys.stderr)
-            print(_figures(reply), file=sys.stderr)
+            print(_figures(reply, simulated=model.device == "sim"), file=sys.stderr)
     except KeyboardInterrupt:
         backend.submit(Stop(number))
         _drain(events, as_json=as_json)
@@ -68,6 +70,9 @@ def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:
                 print(text, end="", flush=True)
             case Notice(text):
                 print(text, file=sys.stderr)
+            case Placed() as placed:
+                for line in placed_lines(placed):
+                    print(line, file=sys.stderr)
             case Failed():
                 user = False  # the Done that follows says what it was
             case Done(reply=Reply() as reply):
@@ -77,13 +82,15 @@ def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:
                 raise UserError(str(error)) if user else Fault(str(error))
 
 
-def _figures(reply: Reply) -> str:
+def _figures(reply: Reply, *, simulated: bool = False) -> str:
     stats = reply.stats
     figures = [f"{len(reply.tokens)} tokens", f"prompt {reply.prompt_tokens} ({reply.cached_tokens} cached)"]
     if stats.ttft_s is not None:
         figures.append(f"first {stats.ttft_s:.2f} s")
     if stats.decode_tok_s is not None:
-        figures.append(f"{stats.decode_tok_s:.1f} tok/s")
+        figures.append(f"{rate(stats.decode_tok_s)} tok/s{' simulated' * simulated}")
+    if stats.streamed_bytes_per_token:
+        figures.append(f"{gigabytes(stats.streamed_bytes_per_token)} GB per token")
     return " · ".join([*figures, f"seed {reply.seed}", str(reply.finish_reason)])
 
 

@@ -176,12 +176,7 @@ class Placement:
             slots |= dict.fromkeys(ring.units, slot.memory)
         if ledger.simulated:
             self._workspace = lane.empty(plan.workspace)  # taken, so that the simulated card is as full
-        unpinned = store.pin()
-        if unpinned > self.unpinned:
-            self._emit(
-                Notice(f"{unpinned / 1e9:.2f} GB could not be pinned; they are streamed slower", "warning")
-            )
-        self.unpinned = unpinned
+        self.unpinned = store.pin()
         self._stream = Stream(lane, ledger, rings)
         assert store.norms is not None
         memory = Memory(store.homes, store.norms, slots, self._rows)
