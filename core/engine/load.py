@@ -31,6 +31,7 @@ from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
 from core.weights.packed import PackedFile
 from core.weights.placement import plan as make_plan
+from core.weights.placement import smaller
 from core.weights.plan import Place, Plan
 from core.weights.survey import choice_of, needs_asked
 
@@ -107,13 +108,8 @@ class _Load:
         chat = None if options.raw else choose_format(options.chat_format, tokenizer, hints)
         for note in checkpoint.notes:
             self._emit(Notice(note))
-        plan, machine = self._plan()
-        try:
-            model, cache, placement = self._place(plan, machine)
-            plan = placement.plan
-        except BaseException:
-            machine.lane.close()
-            raise
+        model, cache, placement, machine = self._placed()
+        plan = placement.plan
         info = ModelInfo(
             name=checkpoint.name,
             parameters=sum(_numel(shape) for shape in config.shapes().values()),
@@ -137,6 +133,23 @@ class _Load:
         runner.relieve = relieve
         return Engine(runner, placement, tokenizer, chat, stop_ids, info, self._peak, machine)
 
+    def _placed(self) -> tuple[Transformer, KVCache, Placement, Machine]:
+        """The model in place; where the device has less than it said, by the next smaller plan."""
+        plan, machine = self._plan()
+        while True:
+            try:
+                return *self._place(plan, machine), machine
+            except torch.OutOfMemoryError:
+                pass  # beyond this clause, where nothing holds on to what was placed
+            less = smaller(plan)
+            if less is None:
+                raise UserError(
+                    f"{self._checkpoint.name} with a context of {plan.needs.context} does not fit in the "
+                    f"memory of {self._options.device}; give a smaller --context, or --device cpu"
+                )
+            plan, machine = less, self._machine(plan)
+            self._emit(Notice("the device ran out of memory; loading again with less on it", "warning"))
+
     def _plan(self) -> tuple[Plan, Machine]:
         """The placement, before a weight is read, and what will carry it out."""
         options = self._options
@@ -150,12 +163,22 @@ class _Load:
         except BaseException:
             machine.lane.close()
             raise
-        machine.ledger.link = rates.link.gb_s * 1e9 if budget.vram is not None else None
-        machine.ledger.device["context"] = budget.context
+        self._tell(machine, plan)
         notice = summary(plan)
         if notice is not None:
             self._emit(notice)
         return plan, machine
+
+    def _machine(self, plan: Plan) -> Machine:
+        machine = machine_of(self._options)
+        self._tell(machine, plan)
+        return machine
+
+    @staticmethod
+    def _tell(machine: Machine, plan: Plan) -> None:
+        """What the meters show besides what moves."""
+        machine.ledger.link = plan.rates.link.gb_s * 1e9 if plan.budget.vram is not None else None
+        machine.ledger.device["context"] = plan.budget.context
 
     def _place(self, plan: Plan, machine: Machine) -> tuple[Transformer, KVCache, Placement]:
         needs, device = plan.needs, machine.lane.device
@@ -170,12 +193,6 @@ class _Load:
             machine.ledger.device["kv"] = needs.kv
             model.prepare(needs.context, device)
             self._fill(plan, placement, binder, dtype)
-        except torch.OutOfMemoryError:
-            placement.close()
-            raise UserError(
-                f"{self._checkpoint.name} with a context of {needs.context} does not fit in the memory of "
-                f"{self._options.device}; give a smaller --vram or --context, or --device cpu"
-            ) from None
         except BaseException:
             placement.close()
             raise

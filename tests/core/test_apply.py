@@ -19,6 +19,7 @@ from core.engine.events import (
     Event,
     Failed,
     Load,
+    Notice,
     Placed,
     Placing,
     Ready,
@@ -26,6 +27,7 @@ from core.engine.events import (
     Stop,
     Submit,
 )
+from core.engine.placing import Machine
 from core.engine.worker import LocalBackend
 from core.errors import Cancelled, UserError
 from core.options import LoadOptions, Sampling
@@ -204,3 +206,26 @@ def test_a_cancelled_load_gives_everything_back(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(Cancelled):
             core.engine.load.load(replace(options, context=64), lambda event: None, cancelled)
         assert lanes[-1].used == 0
+
+
+def test_a_card_with_less_than_it_said_gets_a_smaller_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that went to somebody else between plan and load: loaded again with less, and said."""
+    real = core.engine.load.machine_of
+
+    def machine_of(options: LoadOptions) -> Machine:
+        machine = real(options)
+        assert isinstance(machine.lane, SimulatedLane)
+        machine.lane._card_bytes = 600_000  # of 800,000
+        return machine
+
+    monkeypatch.setattr(core.engine.load, "machine_of", machine_of)
+    options = LoadOptions("", synthetic="tiny", device="sim", dtype="float32", raw=True, sim_vram=800_000)
+    events: list[Event] = []
+    engine = core.engine.load.load(replace(options, context=64), events.append, lambda: False)
+    assert engine.placement.plan.vram is not None
+    assert engine.placement.plan.vram <= 600_000
+    assert any(isinstance(event, Notice) and "ran out of memory" in event.text for event in events)
+    small_machine = engine.machine.lane
+    assert isinstance(small_machine, SimulatedLane)
+    assert small_machine.peak <= 600_000
+    engine.placement.close()
