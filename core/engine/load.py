@@ -188,7 +188,7 @@ class _Load:
         binder = Binder(model, needs, dtype, device)
         placement = Placement(machine, binder, lambda: self._pack(plan), self._emit)
         try:
-            memory = machine.lane.empty(needs.kv)
+            memory = machine.lane.empty(needs.kv, sparse=True)
             cache = KVCache(self._config, needs.context, getattr(torch, needs.kv_type), device, memory)
             machine.ledger.device["kv"] = needs.kv
             model.prepare(needs.context, device)

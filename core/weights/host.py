@@ -31,9 +31,10 @@ class Registrar(Protocol):
         ...
 
 
-def anonymous(nbytes: int) -> tuple[mmap.mmap, Tensor]:
+def anonymous(nbytes: int, *, sparse: bool = False) -> tuple[mmap.mmap, Tensor]:
     """Fresh zeros as a page-aligned mapping, and uint8 [nbytes] over them, which keeps them alive.
 
+    `sparse` memory is hardly used at first, such as a KV cache: large pages would have it there whole.
     Raises MemoryError where there is no room, ValueError for no bytes at all.
     """
     if nbytes <= 0:
@@ -46,7 +47,7 @@ def anonymous(nbytes: int) -> tuple[mmap.mmap, Tensor]:
             memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except (OSError, OverflowError) as error:
         raise MemoryError(f"{nbytes} bytes: {error}") from None
-    if sys.platform == "linux" and nbytes >= _LARGE_PAGE:
+    if sys.platform == "linux" and nbytes >= _LARGE_PAGE and not sparse:
         # Filled twice as fast; it may be refused, which costs speed only.
         with contextlib.suppress(OSError):
             memory.madvise(mmap.MADV_HUGEPAGE)

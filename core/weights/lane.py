@@ -61,8 +61,11 @@ class Lane(Protocol):
     notice: str | None
     """What the user should know of it once it is in use, or None."""
 
-    def empty(self, nbytes: int) -> Tensor:
-        """Fresh memory of the device, uint8 [nbytes], 256-byte aligned. Raises torch.OutOfMemoryError."""
+    def empty(self, nbytes: int, *, sparse: bool = False) -> Tensor:
+        """Fresh memory of the device, uint8 [nbytes], 256-byte aligned. Raises torch.OutOfMemoryError.
+
+        `sparse`: little of it will be written soon.
+        """
         ...
 
     def cap(self, nbytes: int) -> None:

@@ -67,7 +67,7 @@ class CudaLane(StreamLane):
     def __init__(self, ledger: Ledger, device: torch.device) -> None:
         super().__init__(device, ledger, CudaStream(device), eager=False)
 
-    def empty(self, nbytes: int) -> Tensor:
+    def empty(self, nbytes: int, *, sparse: bool = False) -> Tensor:
         """Memory of the device, uint8 [nbytes]. Raises torch.OutOfMemoryError."""
         with torch.inference_mode(False):  # a tensor made in it could not be written outside
             return torch.empty(nbytes, dtype=torch.uint8, device=self.device)

@@ -33,10 +33,10 @@ class DiskLane:
         self._ahead = ReadAhead()
         self._closed = False
 
-    def empty(self, nbytes: int) -> Tensor:
+    def empty(self, nbytes: int, *, sparse: bool = False) -> Tensor:
         """Host memory, uint8 [nbytes], page-aligned. Raises torch.OutOfMemoryError."""
         try:
-            return anonymous(nbytes)[1]
+            return anonymous(nbytes, sparse=sparse)[1]
         except MemoryError as error:
             raise torch.OutOfMemoryError(f"no room in memory for {error}") from None
 

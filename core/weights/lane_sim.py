@@ -120,13 +120,13 @@ class SimulatedLane(StreamLane):
         """Bytes of the card that are taken now, until the last view of them is gone."""
         return sum(list(self._taken.values()))
 
-    def empty(self, nbytes: int) -> Tensor:
+    def empty(self, nbytes: int, *, sparse: bool = False) -> Tensor:
         """Memory of the card, uint8 [nbytes]. Raises torch.OutOfMemoryError where it is full."""
         free = self.capacity - self.used
         try:
             if nbytes > free:
                 raise MemoryError(f"{nbytes} bytes, with {max(0, free)} of {self.capacity} free")
-            memory, tensor = anonymous(nbytes)
+            memory, tensor = anonymous(nbytes, sparse=sparse)
         except MemoryError as error:
             raise torch.OutOfMemoryError(f"the simulated card has no room for {error}") from None
         number = next(self._numbers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import mmap
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 
 from core.errors import UserError
 from core.monitor import process_memory
-from core.weights.host import CudaRegistrar, HostBlock, LimitedRegistrar
+from core.weights.host import CudaRegistrar, HostBlock, LimitedRegistrar, anonymous
 
 
 @pytest.mark.parametrize("nbytes", [1, 4097, 3 * 2**20 + 5])
@@ -181,3 +182,13 @@ def test_cuda_checks_the_code_of_unregister(runtime: FakeRuntime) -> None:
     runtime.held.clear()
     with pytest.raises(RuntimeError, match="713"):
         block.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_sparse_memory_is_there_only_where_it_was_written() -> None:
+    """A KV cache is written a row here and there; with large pages it would be in memory whole."""
+    memory, tensor = anonymous(200 * 2**20, sparse=True)
+    before = process_memory()["RssAnon"]
+    tensor[:: 2**20] = 1
+    assert process_memory()["RssAnon"] - before < 20 * 2**20
+    del tensor, memory
