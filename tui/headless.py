@@ -24,8 +24,9 @@ from core.engine.events import (
 )
 from core.errors import UserError
 from core.options import LoadOptions, Sampling, Value
+from core.sizes import format_size
 from tui.console import Fault, model_line, placed_lines, wait_ready, with_status
-from tui.figures import gigabytes, rate
+from tui.figures import rate
 
 _STOP_SECONDS = 2.0
 
@@ -90,7 +91,7 @@ def _figures(reply: Reply, *, simulated: bool = False) -> str:
     if stats.decode_tok_s is not None:
         figures.append(f"{rate(stats.decode_tok_s)} tok/s{' simulated' * simulated}")
     if stats.streamed_bytes_per_token:
-        figures.append(f"{gigabytes(stats.streamed_bytes_per_token)} GB per token")
+        figures.append(f"{format_size(stats.streamed_bytes_per_token)} per token")
     return " · ".join([*figures, f"seed {reply.seed}", str(reply.finish_reason)])
 
 

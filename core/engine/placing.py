@@ -12,6 +12,7 @@ from core.engine.backend import Sink
 from core.engine.bind import Binder, Memory
 from core.engine.events import Notice, Placed, Placing
 from core.errors import UserError
+from core.sizes import format_size
 from core.weights.host import Registrar
 from core.weights.lane import Lane
 from core.weights.ledger import Ledger
@@ -213,5 +214,5 @@ def summary(plan: Plan) -> Notice | None:
         Place.GPU: "on the device", Place.RAM: "streamed from RAM", Place.DISK: "streamed from disk",
         Place.CPU: "computed on the CPU",
     }  # fmt: skip
-    said = [f"{where[place] / 1e9:.1f} GB {words}" for place, words in parts.items() if where[place]]
+    said = [f"{format_size(where[place])} {words}" for place, words in parts.items() if where[place]]
     return Notice(", ".join(said))
