@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
@@ -21,7 +21,6 @@ from torch import Tensor
 import core.checkpoint.synthetic
 import core.engine.load
 import core.weights.needs
-from core.engine.events import Placed
 from core.engine.generate import generate
 from core.engine.load import Engine, load
 from core.engine.placing import Machine
@@ -32,7 +31,7 @@ from core.sampling.sampler import Sampler
 from core.weights.host import LimitedRegistrar
 from core.weights.lane import Source
 from core.weights.placement import plan as make_plan
-from core.weights.plan import Budget, Choice, Place, Plan, Rate, Rates, Ring
+from core.weights.plan import Choice, Place, Plan, Rate, Rates, Ring
 
 TINY = ModelConfig(
     dim=64, n_layers=3, n_heads=4, n_kv_heads=2, head_dim=16, hidden_dim=160, vocab_size=301, norm_eps=1e-5,
@@ -271,9 +270,4 @@ class StreamedSuite:
         assert after.vram < before.vram
 
 
-def applied(events: Sequence[object]) -> list[Placed]:
-    """The Placed events among others."""
-    return [event for event in events if isinstance(event, Placed)]
-
-
-__all__ = ["Budget", "StreamedSuite", "accidents", "applied", "bits", "chosen", "greedy", "small", "start"]
+__all__ = ["StreamedSuite", "accidents", "bits", "chosen", "greedy", "small", "start"]

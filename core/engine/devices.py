@@ -12,9 +12,8 @@ from core.weights.host import CudaRegistrar, LimitedRegistrar
 from core.weights.lanes import CudaLane, DiskLane, SimulatedLane
 from core.weights.ledger import Ledger
 from core.weights.plan import Budget
-from core.weights.survey import survey
+from core.weights.survey import CUDA_CONTEXT, survey
 
-_CUDA_CONTEXT = 500 * 10**6  # where it cannot be measured
 _LEAST_CONTEXT, _MOST_CONTEXT = 100 * 10**6, 2 * 10**9
 
 
@@ -80,7 +79,7 @@ def budget_of(options: LoadOptions) -> Budget:
     (once @ once).sum().item()
     ours = torch.cuda.memory_reserved(device)
     free, total = torch.cuda.mem_get_info(device)
-    context = _CUDA_CONTEXT
+    context = CUDA_CONTEXT  # where it cannot be measured
     if before is not None and _LEAST_CONTEXT < total - free - before - ours < _MOST_CONTEXT:
         context = total - free - before - ours
     card = (torch.cuda.get_device_name(device), total, free + ours + context)

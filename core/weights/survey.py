@@ -21,7 +21,7 @@ from core.weights.rows import max_rows
 
 DEFAULT_CONTEXT = 4096
 
-_CUDA_CONTEXT = 500_000_000  # bytes; the driver's share, until it can be measured
+CUDA_CONTEXT = 500_000_000  # bytes; the driver's share, until it can be measured
 _CUDA_RESERVE = 100_000_000  # what its allocator loses between blocks
 _SHARE_LEFT = 20  # the system keeps this part of the machine's memory
 
@@ -30,7 +30,7 @@ Card = tuple[str, int, int]
 """A card's name, its memory, and how much of that is free."""
 
 
-def survey(options: LoadOptions, card: Card | None = None, context: int = _CUDA_CONTEXT) -> Budget:
+def survey(options: LoadOptions, card: Card | None = None, context: int = CUDA_CONTEXT) -> Budget:
     """The device that `options` mean here, and what there is of memory.
 
     `card` is what the caller knows of a CUDA card better than its driver's library tells, `context` what
