@@ -115,6 +115,8 @@ class Binder:
         for module in (*self._matrices.values(), *(tile.modules[0] for tile in self._tiles)):
             module.weight = _parameter(torch.empty(0))
         self._model.tok_embeddings = nn.Module()
+        # They hold the stream, and with it the slots.
+        self._model.units, self._model.tiles = Units(self._units), Units(self._tiles)
 
     def bind(self, plan: Plan, memory: Memory, stream: Stream) -> None:
         """Make every parameter a view of `memory`, and have the units walk with `stream`."""

@@ -229,3 +229,37 @@ def test_a_card_with_less_than_it_said_gets_a_smaller_plan(monkeypatch: pytest.M
     assert isinstance(small_machine, SimulatedLane)
     assert small_machine.peak <= 600_000
     engine.placement.close()
+
+
+def test_a_plan_that_fits_is_carried_out_as_it_is() -> None:
+    """Nothing of the plan before is still on the device when the next one takes its place."""
+    options = LoadOptions("", synthetic="tiny", device="sim", dtype="float32", raw=True, context=64)
+    events: list[Event] = []
+    engine = core.engine.load.load(replace(options, offload=True), events.append, lambda: False)
+    lane, needs, rates = engine.machine.lane, engine.placement.plan.needs, engine.placement.plan.rates
+    assert isinstance(lane, SimulatedLane)
+    least = engine.placement.plan.vram
+    whole = make_plan(needs, replace(engine.placement.plan.budget, vram=10**9), Choice(), rates).vram
+    assert least is not None
+    assert whole is not None
+    for vram in (whole, least, *range(least, least + 600_000, 40_000), whole, least):
+        budget = replace(engine.placement.plan.budget, vram=vram)
+        plan = make_plan(needs, budget, Choice(), rates)
+        engine.placement.apply(plan)
+        assert engine.placement.plan == plan
+        assert lane.used == plan.vram
+    assert not any(isinstance(event, Placed) and event.reason for event in events)
+    engine.placement.close()
+
+
+def test_slots_are_given_back_before_weights_move() -> None:
+    options = LoadOptions(
+        "", synthetic="tiny", device="sim", dtype="float32", raw=True, context=64, offload=True
+    )
+    engine = core.engine.load.load(options, lambda event: None, lambda: False)
+    placement, lane = engine.placement, engine.machine.lane
+    assert isinstance(lane, SimulatedLane)
+    lane.drain()
+    placement._stream = placement._workspace = None
+    placement._binder.release()
+    assert lane.used == placement.plan.needs.kv + placement.plan.needs.norms
