@@ -177,6 +177,19 @@ PARAMS: tuple[Param, ...] = (
         "choice", "auto", choices=("auto", "float32", "float16", "bfloat16"), acts="load",
     ),
     Param(
+        "quant", ("--quant",), "weights",
+        "Fewer bits a weight, quantised at load: int8 by row, int4 in groups of 32 (or 128), nf4; none "
+        "leaves them as stored.",
+        "choice", "none", choices=("none", "int8", "nf4", "int4", "int4-128"), acts="load",
+    ),
+    Param(
+        "kernels", ("--kernels",), "CPU kernels",
+        "What multiplies on the CPU wherever it can; auto takes the fastest by measurement, torch only "
+        "torch's own.",
+        "choice", "auto",
+        choices=("auto", "native", "torch", "linear", "mv", "bfloat16", "float32", "int8pack"), acts="load",
+    ),
+    Param(
         "context", ("--context", "--max-len"), "context",
         "The longest conversation the KV cache holds, in tokens.",
         "int", None, 8, 10_000_000, 256, acts="load", none="auto",
@@ -255,6 +268,8 @@ class LoadOptions:
     tokenizer: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    quant: str = "none"
+    kernels: str = "auto"
     context: int | None = None
     chat_format: str | None = None
     raw: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,10 @@ from core.errors import UserError
 if TYPE_CHECKING:
     from core.checkpoint.gguf import GGUFCheckpoint
     from core.text.bpe import ByteLevelBPE
+
+# Compiled once for all tests, most of which have a cache of their own.
+_NATIVE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "native"
+os.environ.setdefault("LLAMA_TUI_NATIVE", str(_NATIVE))
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -44,9 +44,11 @@ NAMES = ("wq", "wk", "wv", "wo", "w1", "w2", "w3", "output", "embeddings", "laye
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
-    """The shapes "tiny" and "tied", an output head in four tiles, and a cache of its own."""
+    """The shapes "tiny", "tied" and "wide", an output head in four tiles, and a cache of its own."""
     monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "tiny", TINY)
     monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "tied", replace(TINY, tied=True))
+    wide = replace(TINY, dim=128, head_dim=32, hidden_dim=256)
+    monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "wide", wide)
     monkeypatch.setattr(core.weights.needs, "_LEAST_TILE", 100 * TINY.dim * 2)
     monkeypatch.setenv("LLAMA_TUI_CACHE", str(tmp_path))
     # Measuring takes longer than all the rest, and no bit may depend on it.
@@ -239,6 +241,34 @@ class StreamedSuite:
             assert torch.equal(bits(engine), want)
         engine.placement.apply(on_disk(chosen(engine, Choice(offload=True))))
         assert torch.equal(bits(engine), want)
+
+    @pytest.mark.parametrize("shape", ["wide", "tied"])
+    @pytest.mark.parametrize("quant", ["none", "int8", "nf4", "int4", "int4-128"])
+    def test_every_format_streams_as_it_lies(
+        self, monkeypatch: pytest.MonkeyPatch, quant: str, shape: str
+    ) -> None:
+        """What crosses the bus are the packed bytes: slots, tiers and mixtures, the same bits each time."""
+        resident = start(self.device, shape, dtype="float16", quant=quant)
+        formats = {weight.format for unit in resident.placement.plan.needs.units for weight in unit.weights}
+        assert (quant if quant != "none" else "float16") in formats or (quant, shape) == ("int4-128", "tied")
+        want, tokens = bits(resident), greedy(resident)
+        resident.placement.close()
+        accidents(monkeypatch, 13)
+        engine = start(self.device, shape, dtype="float16", quant=quant, offload=True)
+        dice = random.Random(quant)
+        choices = [Choice(offload=True), Choice(keep=("w1", "w2", "w3")), Choice(keep=("output",))]
+        for i, choice in enumerate([*choices, *(draw_choice(dice, self.device) for _ in range(4))]):
+            plan = dealt(chosen(engine, choice), 2 + i % 3)
+            engine.placement.apply(plan)
+            assert torch.equal(bits(engine), want), choice
+            engine.placement.apply(on_disk(plan))
+            assert torch.equal(bits(engine), want), choice
+        assert greedy(engine) == tokens
+        engine.placement.close()
+        fresh = start(self.device, shape, dtype="float16", quant=quant, offload=True)  # from the packed file
+        fresh.placement.apply(on_disk(chosen(fresh, Choice(offload=True))))
+        assert torch.equal(bits(fresh), want)
+        fresh.placement.close()
 
     def test_streamed_bytes_are_exactly_those_of_the_plan(self) -> None:
         engine = start(self.device, offload=True)

@@ -15,9 +15,6 @@ from core.model.shapes import SHAPES
 from core.options import PARAMS, Param, Value
 from core.sizes import parse_size
 
-_LATER = ("--bench", "--use_8bit")
-"""Documented in the contract, built by a later version: each is refused by name, never ignored."""
-
 Add = Callable[..., Any]
 """ArgumentParser.add_argument."""
 
@@ -25,11 +22,6 @@ Add = Callable[..., Any]
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see llama-tui --help")
-
-
-class _Refuse(argparse.Action):
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        raise Unbuilt(str(option_string))
 
 
 def build() -> argparse.ArgumentParser:
@@ -71,7 +63,7 @@ def _add_model(add: Add) -> None:
     )
     add("--cpu", action="store_true", help="the same as --device cpu")
     add("--f16", action="store_true", help="the same as --dtype float16")
-    add("--quant", type=_only("--quant", "none"), help=argparse.SUPPRESS)
+    add("--use_8bit", "--use-8bit", dest="use_8bit", action="store_true", help="the same as --quant int8")
     add("--kv", type=_only("--kv", "float"), help=argparse.SUPPRESS)
     add("--version", action="version", version=f"llama-tui {version('llama-tui')}")
 
@@ -93,6 +85,7 @@ def _add_modes(add: Add) -> None:
         help="with --perplexity: tokens in one call of the model, 1 as in a reply. Default: the context.",
     )
     add("--plan", action="store_true", help="where every weight would go, before one is read, then exit")
+    add("--bench", action="store_true", help="the speed of every mode that this machine allows, as a table")
     add(
         "--clear-cache",
         action="store_true",
@@ -102,7 +95,7 @@ def _add_modes(add: Add) -> None:
     add(
         "--json",
         action="store_true",
-        help="one JSON object a reply, or for --plan or --perplexity, on stdout",
+        help="one JSON object a reply, a row of --bench, or for --plan or --perplexity, on stdout",
     )
     add(
         "--stats",
@@ -137,7 +130,7 @@ def _add_placement(add: Add) -> None:
 
 
 def _add_parameters(add: Add) -> None:
-    """The table of parameters, and what is documented but not there yet."""
+    """The table of parameters."""
     for param in PARAMS:
         spellings = [
             s for flag in param.flags for s in dict.fromkeys((flag, "--" + flag[2:].replace("-", "_")))
@@ -146,8 +139,6 @@ def _add_parameters(add: Add) -> None:
             add(*spellings, dest=param.key, nargs="+", action="extend", metavar="NAMES", help=_help(param))
         else:
             add(*spellings, dest=param.key, type=_parse(param), metavar=_metavar(param), help=_help(param))
-    for flag in _LATER:
-        add(flag, action=_Refuse, nargs=0, help=argparse.SUPPRESS)
 
 
 def _parse(param: Param) -> Any:

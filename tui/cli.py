@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from tui import perplexity
 from tui.arguments import build as _parser
 from tui.headless_input import read_messages
 
+_NO_MESSAGES = ("perplexity", "plan", "bench")
+"""What runs without a screen and answers nothing, by its flag."""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -38,6 +42,7 @@ class Request:
     json: bool
     stats: Path | None
     plan: bool  # only show the placement
+    bench: str | None  # the command line, where the table of all modes is asked for
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,6 +64,10 @@ def _run(request: Request) -> int:
         from tui import plan
 
         return plan.run(options, as_json=request.json)
+    if request.bench is not None:
+        from tui import bench
+
+        return bench.run(options, request.bench, as_json=request.json)
     backend: Backend = LocalBackend(meters=request.messages is None and request.sample is None)
     if request.stats is not None:
         from tui.stats_log import StatsLog
@@ -164,6 +173,8 @@ def parse(argv: Sequence[str]) -> Request:
         typed["device"] = "cpu"
     if typed.pop("f16", False):
         typed["dtype"] = "float16"
+    if typed.pop("use_8bit", False) and typed.setdefault("quant", "int8") != "int8":
+        raise UserError(f"--use_8bit and --quant {typed['quant']} are both given; leave one out")
     keys = {param.key for param in PARAMS}
     changed = frozenset(key for key in typed if key in keys)
     raw = typed.get("raw", False) or "perplexity" in typed  # a text to measure on is no conversation
@@ -177,12 +188,13 @@ def parse(argv: Sequence[str]) -> Request:
         extra=extra,
         values=values,
         changed=changed,
-        messages=None if "perplexity" in typed or "plan" in typed else read_messages(typed),
+        messages=None if not typed.keys().isdisjoint(_NO_MESSAGES) else read_messages(typed),
         sample=_sample(typed),
         demo_file=typed.get("demo_file"),
         json=_json(typed),
         stats=typed.get("stats"),
         plan=_plan(typed),
+        bench=shlex.join(["llama-tui", *argv]) if _bench(typed) else None,
     )
 
 
@@ -225,7 +237,8 @@ def _load_options(
     checkpoint: str, tokenizer: str | None, values: dict[str, Value], extra: dict[str, Any]
 ) -> LoadOptions:
     known: dict[str, Any] = {
-        key: values[key] for key in ("device", "dtype", "context", "chat_format", "vram", "ram")
+        key: values[key]
+        for key in ("device", "dtype", "quant", "kernels", "context", "chat_format", "vram", "ram")
     }
     keep, cpu = values["offload_exclusion"], values["cpu_layers"] or ()
     return LoadOptions(checkpoint, tokenizer, **known, **extra, keep=keep, cpu_layers=cpu)  # type: ignore[arg-type]
@@ -250,6 +263,15 @@ def _plan(typed: dict[str, Any]) -> bool:
     return "plan" in typed
 
 
+def _bench(typed: dict[str, Any]) -> bool:
+    """Whether the table of all modes is asked for, which excludes what asks for anything else."""
+    if "bench" in typed:
+        for key in ("prompt", "script", "perplexity", "plan", "stats"):
+            if key in typed:
+                raise UserError(f"--bench and --{key} are both given; leave one out")
+    return "bench" in typed
+
+
 def _sample(typed: dict[str, Any]) -> perplexity.Sample | None:
     """The text of --perplexity, which excludes everything that asks for a reply; None without it."""
     if "perplexity" not in typed:
@@ -266,12 +288,10 @@ def _sample(typed: dict[str, Any]) -> perplexity.Sample | None:
 
 
 def _json(typed: dict[str, Any]) -> bool:
-    headless = (
-        not typed.keys().isdisjoint(("prompt", "script", "perplexity", "plan")) or not sys.stdin.isatty()
-    )
+    headless = not typed.keys().isdisjoint(("prompt", "script", *_NO_MESSAGES)) or not sys.stdin.isatty()
     if typed.get("json") and not headless:
         raise UserError(
-            "--json goes with --prompt, --script, --plan, --perplexity or text on stdin; "
+            "--json goes with --prompt, --script, --plan, --perplexity, --bench or text on stdin; "
             "in the chat use --stats FILE"
         )
     return bool(typed.get("json"))

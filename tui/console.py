@@ -69,6 +69,6 @@ def placed_lines(placed: Placed) -> list[str]:
 def model_line(model: ModelInfo) -> str:
     """What was loaded, in one line."""
     return (
-        f"{model.name} · {model.dtype} · {model.device} · {model.chat_format} format · "
+        f"{model.name} · {model.weights} · {model.device} · {model.chat_format} format · "
         f"context {model.context} · loaded in {model.load_s:.1f} s"
     )

@@ -11,36 +11,45 @@ from core.checkpoint.layout import model_name
 from core.model.config import ModelConfig
 from core.model.shapes import SHAPES
 from core.options import LoadOptions
+from core.weights.kernel_cache import KnownKernels, known_kernels
 from core.weights.placement import plan
 from core.weights.plan import Plan
 from core.weights.plan_json import plan_json
-from core.weights.survey import choice_of, known_rates, needs_asked, survey
+from core.weights.survey import choice_of, computing_threads, known_rates, needs_asked, survey
 from tui.plan_table import lines
 
 
 def run(options: LoadOptions, *, as_json: bool) -> int:
     """Print the plan for `options`, as a table or as one JSON object; the exit status. Raises UserError."""
-    made, name = make(options)
-    print(json.dumps(plan_json(made)) if as_json else "\n".join(lines(made, name)), flush=True)
+    made, name, kernels = make(options)
+    text = json.dumps(plan_json(made, kernels)) if as_json else "\n".join(lines(made, name, kernels))
+    print(text, flush=True)
     return 0
 
 
-def make(options: LoadOptions) -> tuple[Plan, str]:
-    """The plan, and what to call the model. Torch is imported for a checkpoint only. Raises UserError."""
+def make(options: LoadOptions) -> tuple[Plan, str, KnownKernels]:
+    """The plan, what to call the model, and the CPU's kernels as far as they were measured.
+
+    Torch is imported for a checkpoint only. Raises UserError.
+    """
     budget = survey(options)
+    blocks: dict[str, str] = {}
     if options.synthetic is not None:
-        config, stored, name = SHAPES[options.synthetic], "float16", f"synthetic-{options.synthetic}"
+        config, stored = SHAPES[options.synthetic], "float16"
+        name = f"synthetic-{options.synthetic}"
     else:
-        config, stored = _opened(options)
+        config, stored, blocks = _opened(options)
         name = model_name(Path(options.checkpoint))
-    needs = needs_asked(config, stored, options, budget.device)
-    rates = known_rates(budget, needs.dtype, options)
-    return plan(needs, budget, choice_of(options), rates), name
+    needs = needs_asked(config, stored, options, budget.device, blocks)
+    rates = known_rates(budget, needs.format, options)
+    kernels = known_kernels(config, needs, options, computing_threads(budget.device))
+    return plan(needs, budget, choice_of(options), rates), name, kernels
 
 
-def _opened(options: LoadOptions) -> tuple[ModelConfig, str]:
-    """The sizes of a checkpoint, and its float type."""
-    from core.checkpoint import open_checkpoint
+def _opened(options: LoadOptions) -> tuple[ModelConfig, str, dict[str, str]]:
+    """The sizes of a checkpoint, its float type, and which matrices its file has quantised."""
+    from core.checkpoint import blocks_of, open_checkpoint
 
     with closing(open_checkpoint(find(options.checkpoint, options.tokenizer))) as checkpoint:
-        return checkpoint.config, str(checkpoint.stored_dtype).removeprefix("torch.")
+        stored = str(checkpoint.stored_dtype).removeprefix("torch.")
+        return checkpoint.config, stored, blocks_of(checkpoint)

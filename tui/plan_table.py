@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from core.sizes import format_size
+from core.weights.kernel_cache import KnownKernels, kernel_words
 from core.weights.plan import Place, Plan
 from core.weights.plan_json import PlanGroup, groups
 
@@ -12,7 +13,7 @@ _PLACES = {Place.GPU: "GPU", Place.RAM: "RAM", Place.DISK: "disk", Place.CPU: "C
 _SPLIT = 24  # characters; longer lists of layers are counted instead
 
 
-def lines(plan: Plan, name: str) -> list[str]:
+def lines(plan: Plan, name: str, kernels: KnownKernels) -> list[str]:
     """The table of groups, the sums of both memories, the slots, the speed, and what it rests on."""
     needs = plan.needs
     head = [name, needs.dtype, f"KV cache {needs.kv_type}", f"context {needs.context}", _device(plan)]
@@ -30,7 +31,13 @@ def lines(plan: Plan, name: str) -> list[str]:
     ]
     total = sum(group.nbytes for group in found)
     rows.append(("all", "", "", format_size(total), format_size(plan.streamed_per_token)))
-    return [" · ".join(head), "", *_columns(rows), "", *_sums(plan), *_speed(plan)]
+    return [" · ".join(head), "", *_columns(rows), "", *_sums(plan), *_speed(plan), *_kernels(kernels)]
+
+
+def _kernels(kernels: KnownKernels) -> Iterator[str]:
+    for format, names in kernels.items():
+        words = "measured at the first load" if names is None else kernel_words(names)
+        yield f"CPU kernels, {format}: {words}"
 
 
 def _device(plan: Plan) -> str:

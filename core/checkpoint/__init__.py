@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from core.text.dialogue import ChatHints
     from core.text.tokenizer import Tokenizer
 
-__all__ = ["Checkpoint", "Kind", "Layout", "find", "open_checkpoint"]
+__all__ = ["Checkpoint", "Kind", "Layout", "blocks_of", "find", "open_checkpoint"]
 
 
 class Checkpoint(Protocol):
@@ -63,3 +63,14 @@ def open_checkpoint(layout: Layout) -> Checkpoint:
     from core.checkpoint.meta import MetaCheckpoint
 
     return MetaCheckpoint(layout)
+
+
+def blocks_of(checkpoint: Checkpoint) -> dict[str, str]:
+    """The matrices that a file has quantised, by Meta's name: ggml's type."""
+    from core.checkpoint.source import BlockType
+
+    return {
+        name: weight.type.name
+        for name, weight in checkpoint.weights.items()
+        if isinstance(weight.type, BlockType)
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,6 +153,21 @@ class Blocks:
     type: BlockType
     shape: tuple[int, ...]
     data: torch.Tensor
+
+
+def rows_of(weight: Weight, start: int, stop: int) -> Weight:
+    """Rows `start` to `stop` of `weight`, as a weight. ValueError for parts of a head in rotary order."""
+    if weight.head_dim is not None and (start % weight.head_dim or stop % weight.head_dim):
+        raise ValueError(f"rows {start} to {stop} of heads of {weight.head_dim}")
+    parts, first = [], 0
+    for part in weight.parts:
+        # Parts side by side all have every row; those below one another have some each.
+        low, high = max(start - first, 0), min(stop - first, part.rows)
+        if low < high:
+            place = part.offset + low * part.row_bytes
+            parts.append(replace(part, offset=place, shape=(high - low, *part.shape[1:])))
+        first += part.rows if weight.axis == 0 else 0
+    return replace(weight, shape=(stop - start, *weight.shape[1:]), parts=tuple(parts))
 
 
 def find_part(tensors: Mapping[str, Part], name: str, shape: tuple[int, ...], path: Path, sizes: str) -> Part:

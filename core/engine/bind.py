@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Self
+from itertools import pairwise
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from core.checkpoint.reader import Reader
-from core.checkpoint.source import Weight
+from core.checkpoint.source import Weight, rows_of
+from core.engine.embedding import EmbeddingRows, Read, RowEmbedding
+from core.engine.filling import start_filling
 from core.model.config import ModelConfig
-from core.model.transformer import Embedding, Transformer, Unit, Units
-from core.weights.host_modules import HostEmbedding, OnHost, Rows
-from core.weights.needs import Needs, UnitNeed, aligned
+from core.model.ops import Ops
+from core.model.transformer import Transformer, Unit, Units
+from core.weights.host_modules import OnHost
+from core.weights.kernels import Kernels
+from core.weights.matrix import Matrix
+from core.weights.needs import Needs, UnitNeed, aligned, matrix_bytes
 from core.weights.plan import Place, Plan
 from core.weights.store import Home, flat
 from core.weights.streaming import Stream
@@ -50,13 +56,25 @@ class StreamedUnits(Units):
 class Memory:
     """Where bytes are under a plan: homes of the weights, norms, and the slot of each streamed unit.
 
-    `rows` reads the embedding where it does not lie on the device.
+    `read` finds bytes of the embedding where they are in no memory, and `arrived` is told how many bytes of
+    it come to the device.
     """
 
     homes: Mapping[str, Home]
     norms: Tensor
     slots: Mapping[str, Tensor]
-    rows: Rows
+    read: Callable[[str, int, Tensor], None]
+    arrived: Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Compute:
+    """What multiplies and what is computed between: on the device, and on the CPU where weights lie there."""
+
+    kernels: Kernels
+    ops: Ops
+    host_kernels: Kernels
+    host_ops: Ops
 
 
 def checkpoint_name(short: str) -> str:
@@ -81,25 +99,43 @@ def norm_views(norms: Tensor, config: ModelConfig, dtype: torch.dtype) -> dict[s
 
 
 class Binder:
-    """A model on a device, and the sizes and type of its weights."""
+    """A model on a device, and the sizes and formats of its weights."""
 
-    def __init__(self, model: Transformer, needs: Needs, dtype: torch.dtype, device: torch.device) -> None:
-        self._model, self._needs, self._dtype, self._device = model, needs, dtype, device
-        self._shapes = model.config.shapes()
+    def __init__(self, model: Transformer, needs: Needs, device: torch.device, compute: Compute) -> None:
+        self._model, self._needs, self._device, self._compute = model, needs, device, compute
+        self._dtype = getattr(torch, needs.dtype)
+        self._shapes = shapes = model.config.shapes()
         self._units, self._tiles = tuple(model.units), tuple(model.tiles)
-        # Found before anything is wrapped, since a wrapped module has another path.
-        self._matrices: dict[str, nn.Module] = {
-            w.name: _module(model, checkpoint_name(w.name))
+        model.ops = compute.ops
+        self._matrices = {
+            w.name: _matrix(shapes[checkpoint_name(w.name)], w.format)
             for need in needs.units[: len(self._units)]
             for w in need.weights
         }
-        self._norms = {name: _module(model, name) for name in self._shapes if "norm" in name}
+        self._formats = {name: matrix.format for name, matrix in self._matrices.items()}
+        self._heads = [
+            Matrix(stop - start, model.config.dim, need.weights[0].format)
+            for (start, stop), need in zip(
+                pairwise(needs.tile_rows), needs.units[len(self._units) :], strict=True
+            )
+        ]
+        model.output = nn.ModuleList(self._heads)
+        self._norms = {name: _module(model, name) for name in shapes if "norm" in name}
         self._feed_forwards: list[nn.Module] = [block.get_submodule("feed_forward") for block in model.layers]
 
     def start(self, short: str, weights: Mapping[str, Weight], memory: Tensor, reader: Reader) -> None:
         """Begin to fill `memory`, of a weight's size, out of a file; the reader's `finish` ends it."""
-        name = self._name(short)
-        reader.start(weights[name], memory.view(self._dtype).view(self._shapes[name]))
+        weight = weights[self._name(short)]
+        if short != "output":
+            format = self._formats.get(short, self._needs.dtype)
+            start_filling(reader, weight, format, memory)
+            return
+        at = 0
+        for head, (first, last) in zip(self._heads, pairwise(self._needs.tile_rows), strict=True):
+            nbytes = matrix_bytes(head.format, head.rows, head.columns)
+            tile = weight if len(self._heads) == 1 else rows_of(weight, first, last)
+            start_filling(reader, tile, head.format, memory[at : at + nbytes])
+            at += nbytes
 
     def size_in(self, weights: Mapping[str, Weight], short: str) -> int:
         """The bytes of a weight in a file, which may have them in another type."""
@@ -112,14 +148,16 @@ class Binder:
 
     def release(self) -> None:
         """Let go of all memory but the norms; the model cannot run until it is bound again."""
-        for module in (*self._matrices.values(), *(tile.modules[0] for tile in self._tiles)):
-            module.weight = _parameter(torch.empty(0))
+        for matrix in (*self._matrices.values(), *self._heads):
+            matrix.release()
+        self._compute.kernels.forget()
+        self._compute.host_kernels.forget()
         self._model.tok_embeddings = nn.Module()
         # They hold the stream, and with it the slots.
         self._model.units, self._model.tiles = Units(self._units), Units(self._tiles)
 
     def bind(self, plan: Plan, memory: Memory, stream: Stream) -> None:
-        """Make every parameter a view of `memory`, and have the units walk with `stream`."""
+        """Make every matrix a view of `memory`, and have the units walk with `stream`."""
         model = self._model
         for name, view in norm_views(memory.norms, model.config, self._dtype).items():
             self._norms[name].weight = _parameter(view)
@@ -127,7 +165,7 @@ class Binder:
             self._bind_unit(need, plan, memory)
         for i, block in enumerate(model.layers):
             self._wrap(i, block, plan)
-        tiles = [self._bind_tile(i, plan, memory) for i in range(len(self._tiles))]
+        tiles = self._bind_head(plan, memory)
         self._bind_embedding(plan, memory)
         model.units = StreamedUnits.of(self._units, stream, first=True)
         model.tiles = StreamedUnits.of(tiles, stream, first=False)
@@ -142,8 +180,10 @@ class Binder:
                 home = memory.homes[weight.name].memory
                 assert home is not None, weight.name
                 view = home
-            shape = self._shapes[checkpoint_name(weight.name)]
-            self._matrices[weight.name].weight = _parameter(view.view(self._dtype).view(shape))
+            self._matrices[weight.name].bind(view, self._kernels(plan.places[weight.name]))
+
+    def _kernels(self, place: Place) -> Kernels:
+        return self._compute.host_kernels if self._is_foreign(place) else self._compute.kernels
 
     def _wrap(self, i: int, block: nn.Module, plan: Plan) -> None:
         """Have what is placed on the CPU computed there; a whole feed-forward goes there and back once."""
@@ -151,42 +191,44 @@ class Binder:
         foreign = {last for last, name in names.items() if self._is_foreign(plan.places[name])}
         feed_forward = self._feed_forwards[i]
         whole = {"w1", "w2", "w3"} <= foreign
-        block.feed_forward = OnHost(feed_forward, self._device) if whole else feed_forward
+        there = OnHost(feed_forward, self._device, self._compute.host_ops)
+        block.feed_forward = there if whole else feed_forward
         for last, name in names.items():
             module = self._matrices[name]
             parent = block.attention if last in _ATTENTION else feed_forward
             alone = last in foreign and not (whole and last not in _ATTENTION)
             setattr(parent, last, OnHost(module, self._device) if alone else module)
 
-    def _bind_tile(self, i: int, plan: Plan, memory: Memory) -> Unit:
-        """A tile of the output head, computed on the CPU where it is placed there."""
-        unit, place = self._tiles[i], plan.places["output"]
-        start, stop = self._needs.tile_rows[i], self._needs.tile_rows[i + 1]
-        row = self._model.config.dim * self._dtype.itemsize
-        if place in _STREAMED:
-            view = memory.slots[unit.name][: (stop - start) * row]
-        else:
-            home = memory.homes["output"].memory
-            assert home is not None
-            view = home[start * row : stop * row]
-        (module,) = unit.modules
-        module.weight = _parameter(view.view(self._dtype).view(stop - start, -1))
-        if not self._is_foreign(place):
-            return unit
-        there = OnHost(module, self._device)
-        return Unit(unit.name, unit.modules, lambda x, step: there(x))
+    def _bind_head(self, plan: Plan, memory: Memory) -> list[Unit]:
+        """The tiles of the output head, computed on the CPU where they are placed there."""
+        place, units, at = plan.places["output"], [], 0
+        for unit, head in zip(self._tiles, self._heads, strict=True):
+            if place in _STREAMED:
+                view = memory.slots[unit.name]
+            else:
+                home = memory.homes["output"].memory
+                assert home is not None
+                view = home[at:]
+            head.bind(view, self._kernels(place))
+            at += matrix_bytes(head.format, head.rows, head.columns)
+            module = OnHost(head, self._device) if self._is_foreign(place) else head
+            units.append(Unit(unit.name, (head,), _only_states(module)))
+        return units
 
     def _bind_embedding(self, plan: Plan, memory: Memory) -> None:
-        """A matrix where the device can read it, else rows from wherever they are."""
+        """Rows of it, from wherever it is; what is streamed as the head is read where it waits."""
         name, config = "output" if self._needs.tied else "embeddings", self._model.config
-        place, home = plan.places[name], memory.homes[name].memory
-        if home is None or place in _STREAMED or self._is_foreign(place):
-            embedding: nn.Module = HostEmbedding(memory.rows, config.dim, self._dtype, self._device)
-        else:
-            with torch.device("meta"):
-                embedding = Embedding(config.vocab_size, config.dim)
-            embedding.weight = _parameter(home.view(self._dtype).view(config.vocab_size, config.dim))
-        self._model.tok_embeddings = embedding
+        there = plan.places[name] not in _STREAMED and not self._is_foreign(plan.places[name])
+
+        def arrived(nbytes: int) -> None:
+            if not there:
+                memory.arrived(nbytes)
+
+        rows = EmbeddingRows(
+            self._needs, config.dim, config.vocab_size, memory.homes[name].memory, _reader(memory, name)
+        )
+        states = getattr(torch, self._needs.states)
+        self._model.tok_embeddings = RowEmbedding(rows, self._device, states, arrived)
 
     def _is_foreign(self, place: Place) -> bool:
         """True for what is computed on the CPU while the states live elsewhere."""
@@ -195,6 +237,19 @@ class Binder:
 
 def _module(model: Transformer, name: str) -> nn.Module:
     return model.get_submodule(name.removesuffix(".weight"))
+
+
+def _matrix(shape: tuple[int, ...], format: str) -> Matrix:
+    rows, columns = shape
+    return Matrix(rows, columns, format)
+
+
+def _only_states(module: nn.Module) -> Callable[[Tensor, Any], Tensor]:
+    return lambda x, step: module(x)
+
+
+def _reader(memory: Memory, name: str) -> Read:
+    return lambda start, home: memory.read(name, start, home)
 
 
 def _parameter(view: Tensor) -> nn.Parameter:

@@ -6,13 +6,13 @@ import torch
 
 from core.engine.placing import Machine
 from core.errors import UserError
-from core.monitor import open_gpu, physical_cores
+from core.monitor import open_gpu
 from core.options import LoadOptions
 from core.weights.host import CudaRegistrar, LimitedRegistrar
 from core.weights.lanes import CudaLane, DiskLane, SimulatedLane
 from core.weights.ledger import Ledger
 from core.weights.plan import Budget
-from core.weights.survey import CUDA_CONTEXT, survey
+from core.weights.survey import CUDA_CONTEXT, computing_threads, survey
 
 _LEAST_CONTEXT, _MOST_CONTEXT = 100 * 10**6, 2 * 10**9
 
@@ -40,8 +40,7 @@ def use_cores(*, beside_copies: bool) -> None:
     A thread that copies memory or reads a disk all the time is left a core of its own: computing threads
     wait for each other at every step, so one that has to share its core holds up all.
     """
-    cores = physical_cores()
-    torch.set_num_threads(max(1, cores - 1) if beside_copies else cores)
+    torch.set_num_threads(computing_threads("sim" if beside_copies else "cpu"))
 
 
 def machine_of(options: LoadOptions) -> Machine:

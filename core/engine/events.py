@@ -120,7 +120,11 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What was loaded, in the words the interface shows."""
+    """What was loaded, in the words the interface shows.
+
+    `dtype` is the float type, `format` that of most weights. `kernels` says for formats what multiplies on
+    the CPU.
+    """
 
     name: str
     parameters: int
@@ -131,6 +135,13 @@ class ModelInfo:
     context: int
     layers: int
     load_s: float
+    format: str = ""
+    kernels: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def weights(self) -> str:
+        """The format of the weights, or their float type."""
+        return self.format or self.dtype
 
 
 @dataclass(frozen=True, slots=True)

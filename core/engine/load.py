@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from core.checkpoint import Checkpoint, find, open_checkpoint
+from core.checkpoint import Checkpoint, blocks_of, find, open_checkpoint
 from core.checkpoint.reader import Reader
-from core.engine.bind import Binder, norm_views
+from core.engine.bind import Binder, Compute, norm_views
+from core.engine.compute import compute_of
 from core.engine.devices import budget_of, choose_device, machine_of, use_cores
 from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.load_meter import LoadMeter
@@ -29,6 +30,7 @@ from core.options import LoadOptions
 from core.text.dialogue import ChatFormat, choose_format
 from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
+from core.weights.kernel_cache import kernel_words
 from core.weights.packed import PackedFile
 from core.weights.placement import plan as make_plan
 from core.weights.placement import smaller
@@ -97,6 +99,7 @@ class _Load:
         self._checkpoint, self._options = checkpoint, replace(options, device=device)
         self._emit, self._cancelled = emit, cancelled
         self._config = checkpoint.config
+        self._compute: Compute
         self._peak = PeakMemory()
 
     def run(self, started: float) -> Engine:
@@ -120,6 +123,10 @@ class _Load:
             context=plan.needs.context,
             layers=config.n_layers,
             load_s=time.perf_counter() - started,
+            format=plan.needs.format,
+            kernels=tuple(
+                (format, kernel_words(names)) for format, names in self._compute.host_kernels.names().items()
+            ),
         )
         self._peak.look(force=True)
         stop_ids = hints.stop_ids | ends(tokenizer) if chat is None else chat.stop_ids
@@ -154,11 +161,12 @@ class _Load:
         """The placement, before a weight is read, and what will carry it out."""
         options = self._options
         stored = str(self._checkpoint.stored_dtype).removeprefix("torch.")
-        needs = needs_asked(self._config, stored, options, options.device)
+        needs = needs_asked(self._config, stored, options, options.device, blocks_of(self._checkpoint))
+        self._compute = compute_of(options, self._config, needs, self._emit)
         budget = budget_of(options)
         machine = machine_of(options)
         try:
-            rates = rates_of(machine, budget, needs.dtype, needs.kv_type, options.sim_link)
+            rates = rates_of(machine, budget, needs, self._compute, options.sim_link)
             plan = make_plan(needs, budget, choice_of(options), rates)
         except BaseException:
             machine.lane.close()
@@ -182,24 +190,24 @@ class _Load:
 
     def _place(self, plan: Plan, machine: Machine) -> tuple[Transformer, KVCache, Placement]:
         needs, device = plan.needs, machine.lane.device
-        dtype = getattr(torch, needs.dtype)
         with torch.device("meta"):
             model = Transformer(self._config, needs.tile_rows)
-        binder = Binder(model, needs, dtype, device)
+        binder = Binder(model, needs, device, self._compute)
         placement = Placement(machine, binder, lambda: self._pack(plan), self._emit)
         try:
             memory = machine.lane.empty(needs.kv, sparse=True)
             cache = KVCache(self._config, needs.context, getattr(torch, needs.kv_type), device, memory)
             machine.ledger.device["kv"] = needs.kv
             model.prepare(needs.context, device)
-            self._fill(plan, placement, binder, dtype)
+            self._fill(plan, placement, binder)
         except BaseException:
             placement.close()
             raise
         return model.requires_grad_(False).eval(), cache, placement
 
-    def _fill(self, plan: Plan, placement: Placement, binder: Binder, dtype: torch.dtype) -> None:
+    def _fill(self, plan: Plan, placement: Placement, binder: Binder) -> None:
         """Read every weight to its place."""
+        dtype = getattr(torch, plan.needs.dtype)
 
         def tick(count: int) -> None:
             if self._cancelled():
@@ -209,12 +217,16 @@ class _Load:
 
         packed = placement.prepare(plan)
         if packed is not None:
-            rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.dtype)
+            rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.format)
             plan = make_plan(plan.needs, plan.budget, plan.choice, rates)
             if plan.budget.vram is None:
                 use_cores(beside_copies=True)
         weights = self._checkpoint.weights if packed is None else packed.weights
-        meter = LoadMeter(sum(binder.size_in(weights, name) for name in read_at_load(plan)), self._emit)
+        sizes = (
+            binder.size_in(weights, name) if packed is None else packed.size(name)
+            for name in read_at_load(plan)
+        )
+        meter = LoadMeter(sum(sizes), self._emit)
         with Reader(tick) as reader:
 
             def norms(memory: Tensor) -> None:

@@ -10,13 +10,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
+from torch import Tensor, nn
 
+from core.engine.bind import Compute
 from core.engine.placing import Machine
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
-from core.model.transformer import Transformer, never
+from core.model.transformer import Transformer, Unit, Units, never
 from core.weights.host import HostBlock, anonymous
 from core.weights.lane import HostSource, Lane, Transfer
+from core.weights.layouts import size_of
+from core.weights.matrix import Matrix
+from core.weights.needs import Needs
 from core.weights.packed import PackedFile
 from core.weights.plan import Budget, Rate, Rates
 from core.weights.rates import load_rates, save_rates
@@ -45,27 +50,27 @@ _LARGE = ModelConfig(
 )
 
 
-def rates_of(machine: Machine, budget: Budget, dtype: str, kv_type: str, sim_link: float) -> Rates:
+def rates_of(machine: Machine, budget: Budget, needs: Needs, compute: Compute, sim_link: float) -> Rates:
     """How fast this machine carries and reads weights, measured now; the disk by what it did before.
 
     Nothing is measured where all is computed on the CPU, since then there is nothing to choose; nor on a
     device with hardly any memory, which would not hold what is measured with.
     """
-    known, kind = load_rates(_device_name(budget.device), dtype), getattr(torch, dtype)
+    known = load_rates(_device_name(budget.device), needs.format)
     if budget.simulated:
         known = replace(known, link=Rate(sim_link))
     if budget.vram is None or budget.vram < (_LEAST_SIM_VRAM if budget.simulated else _LEAST_VRAM):
         return known
     device = machine.lane.device
-    small, large = (_Model(sizes, device, kind, getattr(torch, kv_type)) for sizes in (_SMALL, _LARGE))
+    small, large = (_Model(sizes, device, needs, compute) for sizes in (_SMALL, _LARGE))
     unit_s, token_s = small.seconds() / small.units, large.seconds()
     gpu = Rate(_rate(large, token_s, unit_s), "measured")
-    cpu = gpu if budget.simulated else Rate(_cpu_rate(kind), "measured")
+    cpu = gpu if budget.simulated else Rate(_cpu_rate(needs, compute), "measured")
     link = Rate(_link_rate(machine), "measured")
     # A simulated bus and its device share a memory; a real device has its own.
     shares = _shares(machine, large, token_s, link) if budget.simulated else (1.0, 1.0)
     rates = Rates(link, gpu, cpu, known.disk, unit_s, *shares)
-    save_rates(_device_name(budget.device), dtype, rates)
+    save_rates(_device_name(budget.device), needs.format, rates)
     if device.type == "cuda":  # what was taken to measure is no part of what the model takes
         del small, large
         torch.cuda.empty_cache()
@@ -78,17 +83,17 @@ def _rate(model: _Model, token_s: float, unit_s: float) -> float:
     return model.nbytes / max(token_s - model.units * unit_s, token_s / 2) / 1e9
 
 
-def _cpu_rate(dtype: torch.dtype) -> float:
-    cpu = torch.device("cpu")
-    model = _Model(_LARGE, cpu, dtype, torch.float32 if dtype == torch.float16 else dtype)
+def _cpu_rate(needs: Needs, compute: Compute) -> float:
+    there = Compute(compute.host_kernels, compute.host_ops, compute.host_kernels, compute.host_ops)
+    model = _Model(_LARGE, torch.device("cpu"), replace(needs, states="float32"), there)
     return _rate(model, model.seconds(), 0.0)
 
 
-def with_disk_rate(rates: Rates, packed: PackedFile, budget: Budget, dtype: str) -> Rates:
+def with_disk_rate(rates: Rates, packed: PackedFile, budget: Budget, format: str) -> Rates:
     """`rates` with that of the disk measured: the packed file read where the system had let go of it."""
     rate = Rate(_disk_rate(packed), "measured")
     rates = replace(rates, disk=rate)
-    save_rates(_device_name(budget.device), dtype, rates)
+    save_rates(_device_name(budget.device), format, rates)
     return rates
 
 
@@ -113,26 +118,33 @@ class _Model:
     """A model of a device, of which one token after another is run."""
 
     @torch.inference_mode()
-    def __init__(
-        self, sizes: ModelConfig, device: torch.device, dtype: torch.dtype, kv_type: torch.dtype
-    ) -> None:
+    def __init__(self, sizes: ModelConfig, device: torch.device, needs: Needs, compute: Compute) -> None:
         with torch.device("meta"):
             model = Transformer(sizes)
-        state = {}
+        self.nbytes = 0
+        model.ops = compute.ops
+        dtype, kernels = getattr(torch, needs.dtype), compute.kernels
         for name, shape in sizes.shapes().items():
-            # In memory as weights have it, and written, since pages of zeros that nobody wrote are one page.
-            nbytes = math.prod(shape) * dtype.itemsize
-            memory = (
-                anonymous(nbytes)[1]
-                if device.type == "cpu"
-                else torch.empty(nbytes, dtype=torch.uint8, device=device)
-            )
-            state[name] = memory.view(dtype).view(shape).fill_(0.01)
-        model.load_state_dict(state, assign=True)
+            parent, _, last = name.removesuffix(".weight").rpartition(".")
+            owner = model.get_submodule(parent)
+            if len(shape) == 1:
+                getattr(owner, last).weight = nn.Parameter(torch.ones(shape, dtype=dtype, device=device))
+            elif name != "tok_embeddings.weight":
+                matrix = Matrix(*shape, needs.format)
+                matrix.bind(_memory(size_of(needs.format, *shape), device), kernels)
+                for piece in matrix.pieces.values():
+                    piece.fill_(0.01 if piece.is_floating_point() else 1)
+                setattr(owner, last, matrix)
+                self.nbytes += size_of(needs.format, *shape)
+        states = getattr(torch, needs.states)
+        weight = torch.full((sizes.vocab_size, sizes.dim), 0.01, dtype=states, device=device)
+        model.tok_embeddings.weight = nn.Parameter(weight)
+        output = model.output
+        model.tiles = Units([Unit("output.0", (output,), lambda x, step: output(x))])
         model.prepare(_POSITIONS, device)
-        self._model, self._cache = model, KVCache(sizes, _POSITIONS, kv_type, device)
+        self._model = model
+        self._cache = KVCache(sizes, _POSITIONS, getattr(torch, needs.kv_type), device)
         self.units = 2 * sizes.n_layers + 1
-        self.nbytes = sum(weight.nbytes for weight in model.parameters())
 
     @torch.inference_mode()
     def once(self) -> None:
@@ -151,6 +163,13 @@ class _Model:
                 tokens += 1
             best = min(best, (time.perf_counter() - started) / tokens)
         return best
+
+
+def _memory(nbytes: int, device: torch.device) -> Tensor:
+    """Bytes as weights have them."""
+    if device.type == "cpu":
+        return anonymous(nbytes)[1]
+    return torch.empty(nbytes, dtype=torch.uint8, device=device)
 
 
 @contextmanager

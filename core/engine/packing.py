@@ -7,15 +7,15 @@ import secrets
 import shutil
 import zlib
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import torch
 
-from core.checkpoint.reader import Reader
-from core.checkpoint.source import Weight
+from core.checkpoint.reader import Reader, memory_of
+from core.checkpoint.source import rows_of
 from core.engine.events import Loading, Notice
+from core.engine.filling import start_filling
 from core.engine.load_meter import LoadMeter
 from core.errors import Cancelled, UserError
 from core.weights.needs import Needs
@@ -79,21 +79,6 @@ def pack(checkpoint: Checkpoint, needs: Needs, emit: Emit, cancelled: Callable[[
         return found
 
 
-def rows_of(weight: Weight, start: int, stop: int) -> Weight:
-    """Rows `start` to `stop` of `weight`, as a weight. ValueError where rows have to be put in order."""
-    if weight.head_dim is not None:
-        raise ValueError("rows in Hugging Face's rotary order")
-    parts, first = [], 0
-    for part in weight.parts:
-        # Parts side by side all have every row; those below one another have some each.
-        low, high = max(start - first, 0), min(stop - first, part.rows)
-        if low < high:
-            place = part.offset + low * part.row_bytes
-            parts.append(replace(part, offset=place, shape=(high - low, *part.shape[1:])))
-        first += part.rows if weight.axis == 0 else 0
-    return replace(weight, shape=(stop - start, *weight.shape[1:]), parts=tuple(parts))
-
-
 def _announce(name: str, contents: Contents, emit: Emit) -> None:
     """Say what will be written. UserError where there is no room for it."""
     free = shutil.disk_usage(folder()).free
@@ -121,17 +106,16 @@ def _write(
         if cancelled():
             raise Cancelled
 
-    dtype = getattr(torch, contents.identity["dtype"])
-    buffer = bytearray(max(entry.nbytes for entry in contents.entries))
+    buffer = torch.empty(max(entry.nbytes for entry in contents.entries), dtype=torch.uint8)
     checksums, start = [], contents.start
     with Reader(look) as reader:
         for entry in contents.entries:
             weight = checkpoint.weights[entry.weight]
             if (entry.start, entry.stop) != (0, weight.shape[0]):
                 weight = rows_of(weight, entry.start, entry.stop)
-            home = torch.frombuffer(buffer, dtype=dtype, count=entry.nbytes // dtype.itemsize)
-            reader.fill(weight, home.view(weight.shape))
-            data = memoryview(buffer)[: entry.nbytes]
+            start_filling(reader, weight, entry.format, buffer[: entry.nbytes])
+            reader.finish()
+            data = memory_of(buffer)[: entry.nbytes]
             checksums.append(zlib.crc32(data))
             file.seek(start + entry.offset)
             for at in range(0, entry.nbytes, _PIECE):

@@ -180,7 +180,7 @@ class Placement:
         self.unpinned = store.pin()
         self._stream = Stream(lane, ledger, rings)
         assert store.norms is not None
-        memory = Memory(store.homes, store.norms, slots, self._rows)
+        memory = Memory(store.homes, store.norms, slots, store.read, self._row_arrived)
         self._binder.bind(plan, memory, self._stream)
         ledger.device["slots"] = sum(ring.slot_bytes for ring in plan.rings)
         ledger.device["workspace"] = plan.workspace
@@ -193,12 +193,11 @@ class Placement:
         if plan.budget.vram is not None:
             self._machine.lane.cap(plan.budget.vram - plan.budget.context)
 
-    def _rows(self, numbers: list[int], memory: Tensor) -> None:
-        """Rows of the embedding, from wherever it is."""
-        self._store.read_rows(numbers, memory)
+    def _row_arrived(self, nbytes: int) -> None:
+        """Rows of the embedding have come to the device."""
         if self.plan.vram is not None:
-            self._arrived += memory.nbytes
-            self._machine.ledger.to_device += memory.nbytes
+            self._arrived += nbytes
+            self._machine.ledger.to_device += nbytes
 
 
 def summary(plan: Plan) -> Notice | None:

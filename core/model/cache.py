@@ -52,11 +52,19 @@ class KVCache:
         They count as valid once `commit` says so, after the last layer.
         """
         start, stop = self.length, self.length + keys.shape[1]
-        if stop > self.capacity:
-            raise ValueError(f"{stop} tokens do not fit in a cache of {self.capacity}")
+        self._check(stop)
         self._keys[layer, :, start:stop] = keys
         self._values[layer, :, start:stop] = values
         return self._keys[layer, :, :stop], self._values[layer, :, :stop]
+
+    def layer(self, layer: int, new: int) -> tuple[Tensor, Tensor]:
+        """All rows of a layer [K, capacity, D], to write `new` rows behind the valid ones into."""
+        self._check(self.length + new)
+        return self._keys[layer], self._values[layer]
+
+    def _check(self, stop: int) -> None:
+        if stop > self.capacity:
+            raise ValueError(f"{stop} tokens do not fit in a cache of {self.capacity}")
 
     def commit(self, tokens: list[int]) -> None:
         """Declare the rows of these tokens, just written in every layer, valid."""

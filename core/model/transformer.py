@@ -1,7 +1,7 @@
 """The Llama decoder, and nothing else: no devices, no formats, no sampling.
 
-T new tokens, S all tokens so far, H query heads, K key/value heads, G = H / K, D head size. One
-conversation at a time, so there is no batch dimension.
+T new tokens, S all tokens so far, G query heads to a key head, D head size. One conversation at a time, so
+there is no batch dimension.
 """
 
 from __future__ import annotations
@@ -9,28 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.errors import Cancelled
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
-from core.model.rope import rope_table, rotate
-
-
-def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
-    """Attention of q [T, H, D] over keys and values [K, S, D]: [T, H * D], softmax in float32.
-
-    The G query heads that share a key head become extra rows of it, so that grouped heads cost no
-    copy of the keys and stay on the fused kernel. `mask` [T * G, S] is None where all may see all.
-    """
-    T, H, D = q.shape
-    K = keys.shape[0]
-    rows = q.view(T, K, H // K, D).transpose(0, 1).reshape(1, K, -1, D)
-    out = F.scaled_dot_product_attention(rows, keys[None], values[None], attn_mask=mask)
-    return out.view(K, T, -1, D).transpose(0, 1).reshape(T, H * D)
+from core.model.ops import Ops
+from core.model.rope import rope_table
 
 
 class Linear(nn.Linear):
@@ -57,16 +45,15 @@ class Embedding(nn.Embedding):
 
 
 class RMSNorm(nn.Module):
-    """x / rms(x) * weight, the division in float32 (arXiv 1910.07467)."""
+    """A norm's weight; see `Ops.norm`."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
         self.eps = eps
         self.weight = nn.Parameter(torch.empty(dim))
 
-    def forward(self, x: Tensor) -> Tensor:
-        x32 = x.float()
-        return (x32 * torch.rsqrt(x32.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+    def forward(self, x: Tensor, ops: Ops) -> Tensor:
+        return ops.norm(x, self.weight, self.eps)
 
 
 @dataclass(slots=True)
@@ -76,6 +63,7 @@ class Step:
     cache: KVCache
     rope: Tensor  # [T, D/2]
     mask: Tensor | None  # [T * G, S]; None where every row may see every key
+    ops: Ops
 
 
 class Attention(nn.Module):
@@ -83,7 +71,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.head_dim = layer, config.head_dim
+        self.layer = layer
         heads, kv = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.wq = Linear(config.dim, heads)
         self.wk = Linear(config.dim, kv)
@@ -91,11 +79,8 @@ class Attention(nn.Module):
         self.wo = Linear(heads, config.dim)
 
     def forward(self, x: Tensor, step: Step) -> Tensor:
-        q = rotate(self.wq(x).unflatten(-1, (-1, self.head_dim)), step.rope)  # [T, H, D]
-        k = rotate(self.wk(x).unflatten(-1, (-1, self.head_dim)), step.rope)  # [T, K, D]
-        v = self.wv(x).unflatten(-1, (-1, self.head_dim))
-        keys, values = step.cache.append(self.layer, k.transpose(0, 1), v.transpose(0, 1))
-        return self.wo(attend(q.to(keys.dtype), keys, values, step.mask).type_as(x))
+        q, k, v = step.ops.project(x, (self.wq, self.wk, self.wv))
+        return self.wo(step.ops.attend(q, k, v, step.cache, self.layer, step.rope, step.mask))
 
 
 class FeedForward(nn.Module):
@@ -107,8 +92,8 @@ class FeedForward(nn.Module):
         self.w2 = Linear(config.hidden_dim, config.dim)
         self.w3 = Linear(config.dim, config.hidden_dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+    def forward(self, x: Tensor, ops: Ops) -> Tensor:
+        return self.w2(ops.gate(*ops.project(x, (self.w1, self.w3))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +105,7 @@ class Unit:
 
     name: str  # Meta's prefix, such as "layers.3.feed_forward"; tiles are "output.0", "output.1", …
     modules: tuple[nn.Module, ...]  # whose weights it needs
-    run: Callable[[Tensor, Step | None], Tensor]
+    run: Callable[[Tensor, Any], Tensor]  # the states, and the Step
 
 
 class Units(tuple[Unit, ...]):
@@ -152,11 +137,11 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.feed_forward = FeedForward(config)
 
-    def attend(self, x: Tensor, step: Step | None) -> Tensor:
-        return x + self.attention(self.attention_norm(x), step)
+    def attend(self, x: Tensor, step: Step) -> Tensor:
+        return x + self.attention(self.attention_norm(x, step.ops), step)
 
-    def feed(self, x: Tensor, step: Step | None) -> Tensor:
-        return x + self.feed_forward(self.ffn_norm(x))
+    def feed(self, x: Tensor, step: Step) -> Tensor:
+        return x + self.feed_forward(self.ffn_norm(x, step.ops), step.ops)
 
     def units(self, prefix: str) -> tuple[Unit, Unit]:
         """Both halves, named under `prefix`."""
@@ -186,6 +171,7 @@ class Transformer(nn.Module):
         self.output: nn.Module = nn.ModuleList(tiles) if len(tiles) > 1 else tiles[0]
         self.units = Units(u for i, block in enumerate(blocks) for u in block.units(f"layers.{i}"))
         self.tiles = Units(_tile(f"output.{i}", tile) for i, tile in enumerate(tiles))
+        self.ops = Ops()
         self._rope = torch.empty(0)
 
     def prepare(self, length: int, device: torch.device) -> None:
@@ -209,14 +195,14 @@ class Transformer(nn.Module):
         """
         T, start = tokens.shape[0], cache.length
         x = self.tok_embeddings(tokens)
-        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x.device))
+        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x.device), self.ops)
         for unit in units:
             x = unit.run(x, step)
         return x
 
     def head(self, hidden: Tensor, cancelled: Callable[[], bool] = never) -> Tensor:
         """Logits [T, vocabulary] in float32 of hidden states [T, dim]. Raises Cancelled."""
-        x = self.norm(hidden)
+        x = self.norm(hidden, self.ops)
         parts = [tile.run(x, None).float() for tile in self.tiles.walk(cancelled)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 

@@ -1,36 +1,24 @@
-"""Modules for weights that do not lie on the device: computed where they are, or read row by row."""
+"""Modules for weights that do not lie on the device: computed where they are."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Rows = Callable[[list[int], Tensor], None]
-"""Copies the rows of these numbers into memory, uint8 [rows, bytes of a row]."""
-
 
 class OnHost(nn.Module):
-    """A module computed on the CPU, where its weights lie, for states that live on a device."""
+    """A module computed on the CPU, where its weights lie, for states that live on a device.
 
-    def __init__(self, module: nn.Module, device: torch.device) -> None:
+    `instead` takes the place of what else the module is called with there.
+    """
+
+    def __init__(self, module: nn.Module, device: torch.device, *instead: Any) -> None:
         super().__init__()
         self.module = module
-        self._device = device
+        self._device, self._instead = device, instead
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.module(x.to("cpu")).to(self._device)
-
-
-class HostEmbedding(nn.Module):
-    """An embedding of which only the rows that are asked for come to the device: T * dim values."""
-
-    def __init__(self, rows: Rows, dim: int, dtype: torch.dtype, device: torch.device) -> None:
-        super().__init__()
-        self._rows, self._dim, self._dtype, self._device = rows, dim, dtype, device
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        memory = torch.empty(len(tokens), self._dim * self._dtype.itemsize, dtype=torch.uint8)
-        self._rows(tokens.tolist(), memory)
-        return memory.view(self._dtype).to(self._device)
+    def forward(self, x: Tensor, *others: Any) -> Tensor:
+        there = x.to("cpu", torch.float32)
+        return self.module(there, *self._instead).to(x.dtype).to(self._device)

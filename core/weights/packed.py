@@ -20,6 +20,7 @@ from torch import Tensor
 from core.checkpoint.source import Part, SourceFile, Weight
 from core.errors import UserError
 from core.weights.lane import FilePiece, FileSource
+from core.weights.layouts import FLOATS
 from core.weights.needs import Needs, UnitNeed, aligned
 from core.weights.packed_files import SUFFIX, folder
 from core.weights.packed_header import TILED, Contents, Entry, Unusable, contents_of, read_checksums
@@ -53,7 +54,7 @@ class PackedFile:
         self.nbytes = self.file.size
         self._start = contents.start
         self.weights: Mapping[str, Weight] = self._weights(contents, shapes)
-        """Every weight under Meta's name, as in a Checkpoint; a Reader only has to copy them."""
+        """Every weight of floats under Meta's name, as in a Checkpoint; a Reader only has to copy them."""
 
     @classmethod
     def find(
@@ -109,18 +110,21 @@ class PackedFile:
                 memory[done : done + len(piece)].copy_(torch.frombuffer(piece, dtype=torch.uint8))
                 done += len(piece)
 
-    def read_row(self, name: str, row: int, memory: Tensor) -> None:
-        """Put one row of "embeddings" or "output" into `memory`, uint8 [bytes of a row], on any device.
+    def size(self, name: str) -> int:
+        """The bytes of what `read` reads."""
+        entries = self._sections[name].entries if name in TILED else (self._entries[name],)
+        return sum(entry.nbytes for entry in entries)
 
-        IndexError for a row that is none, ValueError for memory of another size.
+    def read_part(self, name: str, start: int, memory: Tensor) -> None:
+        """Put bytes of "embeddings" or "output" from `start` on into `memory`, uint8, on any device.
+
+        IndexError for bytes that it has not. Not compared with a checksum, which is of whole entries.
         """
-        (part,) = self.weights[self._sections[name].entries[0].weight].parts
-        if not 0 <= row < part.rows:
-            raise IndexError(f"row {row} of {part.rows}")
-        if memory.dtype != torch.uint8 or memory.numel() != part.row_bytes:
-            raise ValueError(f"{memory.numel()} of {memory.dtype} for a row of {part.row_bytes} bytes")
-        buffer = bytearray(part.row_bytes)
-        self.file.read_into(buffer, part.offset + row * part.row_bytes)
+        section = self._sections[name]
+        if start < 0 or section.offset + start + memory.nbytes > section.end:
+            raise IndexError(f"{memory.nbytes} bytes at {start} of {name}")
+        buffer = bytearray(memory.nbytes)
+        self.file.read_into(buffer, self._start + section.offset + start)
         memory.copy_(torch.frombuffer(buffer, dtype=torch.uint8))
 
     def verify(self, tick: Callable[[int], None] = lambda count: None) -> None:
@@ -154,10 +158,11 @@ class PackedFile:
         dtype = getattr(torch, contents.identity["dtype"])
         first: dict[str, int] = {}
         for entry in contents.entries:
-            first.setdefault(entry.weight, self._start + entry.offset)
+            if entry.format in FLOATS:
+                first.setdefault(entry.weight, self._start + entry.offset)
         return {
-            name: Weight(shape, (Part(self.file, first[name], shape, dtype),))
-            for name, shape in shapes.items()
+            name: Weight(shapes[name], (Part(self.file, offset, shapes[name], dtype),))
+            for name, offset in first.items()
         }
 
 
@@ -167,9 +172,9 @@ def path_of(contents: Contents) -> Path:
     By the paths of the source files, not their state: the file of a source that has changed is replaced.
     """
     identity = contents.identity
-    form = [identity["dtype"], identity["quant"]]
+    form = [identity["dtype"], identity["quant"], *identity["formats"]]
     key = json.dumps([identity["name"], *form, *(path for path, *_ in identity["files"])])
     digest = hashlib.sha256(key.encode()).hexdigest()[:12]
     name = re.sub(r"[^\w.-]", "_", identity["name"], flags=re.ASCII).lstrip(".")[:60]
-    types = "-".join(form).removesuffix("-none")
+    types = "-".join(dict.fromkeys((identity["dtype"], *identity["formats"])))
     return folder() / f"{name}-{types}-{digest}{SUFFIX}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from core.cache_folder import cache_folder
 from core.errors import Cancelled, UserError
 
 SUFFIX = ".packed"
@@ -17,16 +17,10 @@ _POLL_S = 0.1
 
 def folder() -> Path:
     """Where packed files lie: "packed" in the user's cache folder, or in LLAMA_TUI_CACHE."""
-    given = os.environ.get("LLAMA_TUI_CACHE")
-    if given:
-        return Path(given).expanduser() / "packed"
-    try:
-        import platformdirs
-    except ModuleNotFoundError:
-        raise UserError(
-            "the cache folder is unknown without platformdirs; set LLAMA_TUI_CACHE to a folder"
-        ) from None
-    return platformdirs.user_cache_path("llama-tui") / "packed"
+    cache = cache_folder()
+    if cache is None:
+        raise UserError("the cache folder is unknown without platformdirs; set LLAMA_TUI_CACHE to a folder")
+    return cache / "packed"
 
 
 def listing() -> list[tuple[Path, int]]:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from core.checkpoint.synthetic import REVISION, SyntheticFile
 from core.errors import UserError
-from core.weights.needs import FLOAT_BYTES, Needs, aligned
+from core.weights.layouts import QUANTISER
+from core.weights.needs import Needs, aligned, matrix_bytes
 
 if TYPE_CHECKING:
     from core.checkpoint import Checkpoint
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 TILED = ("output", "embeddings")  # sections that are one matrix, in row tiles
 PAGE = 4096  # bytes; where sections begin
-VERSION = 1  # of the layout, and of the conversions that the content went through
+VERSION = 2  # of the layout, and of the conversions that the content went through
 
 _MAGIC = b"LLAMAPKD"
 _START = struct.Struct("<8sIII")
@@ -44,7 +45,7 @@ class Entry:
     """Bytes with a checksum of their own: rows `start` to `stop` of `weight`, which has Meta's name.
 
     `name` is short, as in Needs: "layers.3.wq", "output.0", "embeddings.0", "layers.3.attention_norm".
-    `offset` counts from where the sections begin.
+    `offset` counts from where the sections begin; `format` is one of `core.weights.layouts`.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Entry:
     stop: int
     offset: int
     nbytes: int
+    format: str = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +130,8 @@ def contents_of(checkpoint: Checkpoint, needs: Needs) -> Contents:
         "files": _stamps(checkpoint),
         "dtype": needs.dtype,
         "quant": needs.quant,
+        "formats": sorted({weight.format for unit in needs.units for weight in unit.weights}),
+        "quantiser": QUANTISER,
         "sizes": {name: value for name, value in asdict(config).items() if name in _SIZES},
     }
     return Contents(identity, _sections(config, needs))
@@ -180,15 +184,16 @@ def _stamps(checkpoint: Checkpoint) -> list[list[Any]]:
 
 def _sections(config: ModelConfig, needs: Needs) -> tuple[Section, ...]:
     """The places of all entries. ValueError where `needs` gives a weight another size."""
-    item = FLOAT_BYTES[needs.dtype]
     shapes = config.shapes()
+    formats = {weight.name: weight.format for unit in needs.units for weight in unit.weights}
     sections, at = [], 0
     for group, members in _groups(config, needs).items():
         begin, entries = at, []
         for member in members:
             columns = math.prod(shapes[member.weight][1:])
-            nbytes = (member.stop - member.start) * columns * item
-            entries.append(replace(member, offset=at, nbytes=nbytes))
+            format = formats.get(member.name, needs.dtype)
+            nbytes = matrix_bytes(format, member.stop - member.start, columns)
+            entries.append(replace(member, offset=at, nbytes=nbytes, format=format))
             # Tiles stand without a gap, so that all of them are one matrix.
             at += nbytes if group in TILED else aligned(nbytes)
         sections.append(Section(group, begin, tuple(entries)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 from core.weights.frame import place_name
+from core.weights.kernel_cache import CLASSES
 from core.weights.names import MATRICES, layer_count
 from core.weights.needs import aligned
 from core.weights.plan import Place, Plan
@@ -40,14 +41,15 @@ def groups(plan: Plan) -> list[PlanGroup]:
     """
     needs = plan.needs
     layers = range(layer_count(needs))
-    form = needs.dtype if needs.quant == "none" else needs.quant
     moving = {unit for ring in plan.rings if len(ring.units) > 1 for unit in ring.units}
     sizes: dict[str, int] = {}
+    formats: dict[str, str] = {"embeddings": needs.embedding_format}
     moved: dict[str, int] = {}
     for unit in needs.units:
         for weight in unit.weights:
             name = place_name(weight.name)
             sizes[name] = sizes.get(name, 0) + weight.nbytes
+            formats[name] = weight.format
             if unit.name in moving and plan.places[name] in (Place.RAM, Place.DISK):
                 moved[name] = moved.get(name, 0) + aligned(weight.nbytes)
     by_rows = plan.vram is not None and plan.places["embeddings"] is not Place.GPU
@@ -55,16 +57,20 @@ def groups(plan: Plan) -> list[PlanGroup]:
     found = []
     if not needs.tied:
         place = plan.places["embeddings"]
-        found.append(PlanGroup("embeddings", (), False, place, form, needs.embeddings, row))
+        found.append(PlanGroup("embeddings", (), False, place, formats["embeddings"], needs.embeddings, row))
     for kind in MATRICES:
         names = {i: f"layers.{i}.{kind}" for i in layers}
-        places = list(dict.fromkeys(plan.places[name] for name in names.values()))
-        for place in places:
-            there = tuple(i for i, name in names.items() if plan.places[name] is place)
+        parts = list(dict.fromkeys((plan.places[name], formats[name]) for name in names.values()))
+        for place, form in parts:
+            there = tuple(
+                i for i, name in names.items() if (plan.places[name], formats[name]) == (place, form)
+            )
             nbytes, streamed = (sum(table.get(names[i], 0) for i in there) for table in (sizes, moved))
-            found.append(PlanGroup(kind, there, len(places) > 1, place, form, nbytes, streamed))
+            found.append(PlanGroup(kind, there, len(parts) > 1, place, form, nbytes, streamed))
     head = moved.get("output", 0) + (row if needs.tied else 0)
-    found.append(PlanGroup("output", (), False, plan.places["output"], form, sizes["output"], head))
+    found.append(
+        PlanGroup("output", (), False, plan.places["output"], formats["output"], sizes["output"], head)
+    )
     home = Place.CPU if plan.vram is None else Place.GPU
     return [*found, PlanGroup("norms", (), False, home, needs.dtype, needs.norms, 0)]
 
@@ -76,8 +82,11 @@ def ranges(numbers: tuple[int, ...]) -> str:
     return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in ends)
 
 
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """The contract's object. What is undefined, as all of VRAM is on the CPU, is None."""
+def plan_json(plan: Plan, kernels: Mapping[str, Sequence[str] | None]) -> dict[str, Any]:
+    """The contract's object. What is undefined, as all of VRAM is on the CPU, is None.
+
+    `kernels` are those that were measured for the CPU, by format: for each class of rows a name.
+    """
     needs, budget, rates = plan.needs, plan.budget, plan.rates
     return {
         "device": budget.device,
@@ -110,6 +119,10 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "streamed_bytes_per_token": plan.streamed_per_token,
         "predicted_tok_s": plan.predicted_tok_s,
         "limit": plan.limit,
+        "kernels": {
+            format: None if names is None else dict(zip(CLASSES, names, strict=True))
+            for format, names in kernels.items()
+        },
         "rates": {
             kind: {"gb_s": rate.gb_s, "source": rate.source}
             for kind, rate in (

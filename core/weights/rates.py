@@ -1,6 +1,6 @@
 """Rates that were measured once on this machine, kept in the user's cache. No torch.
 
-A file rates.json: by device and type of the weights, GB/s by kind, and seconds a unit.
+A file rates.json: by device and format of the weights, GB/s by kind, and seconds a unit.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from core.cache_folder import cache_folder
 from core.weights.plan import Rate, Rates
 
 FILE_NAME = "rates.json"
@@ -22,14 +23,14 @@ _ASSUMED = {"link": 12.0, "gpu": 300.0, "cpu": 15.0, "disk": 1.0}  # GB/s; a mod
 _HIGHEST = 1e6  # GB/s; what is above was not measured
 
 
-def load_rates(device_name: str, dtype: str) -> Rates:
-    """What was measured on a device with weights of a type ("cached"), the rest assumed.
+def load_rates(device_name: str, format: str) -> Rates:
+    """What was measured on a device with weights in a format ("cached"), the rest assumed.
 
     `device_name` is the card's, or "cpu", or "sim", whose device is this machine's CPU. What another
     device has found out of CPU and disk holds here too.
     """
     devices = _read()
-    entry, host = _entry(devices, device_name, dtype), _entry(devices, "cpu", dtype)
+    entry, host = _entry(devices, device_name, format), _entry(devices, "cpu", format)
     rates = {kind: _rate(entry.get(kind)) for kind in _KINDS}
     for kind in ("cpu", "disk"):
         rates[kind] = rates[kind] or _rate(host.get(kind))
@@ -45,13 +46,13 @@ def load_rates(device_name: str, dtype: str) -> Rates:
     )
 
 
-def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
+def save_rates(device_name: str, format: str, rates: Rates) -> None:
     """Keep what of `rates` is not assumed. Where the cache cannot be written, nothing is kept."""
     path = _path()
     if path is None:
         return
     devices = _read()
-    entry = _entry(devices, device_name, dtype)
+    entry = _entry(devices, device_name, format)
     for kind in _KINDS:
         rate: Rate = getattr(rates, kind)
         if rate.source != "assumed":
@@ -59,7 +60,7 @@ def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
     for key in ("unit_s", *_SHARES):
         entry[key] = getattr(rates, key)
     types = devices.get(device_name)
-    devices[device_name] = {**(types if isinstance(types, dict) else {}), dtype: entry}
+    devices[device_name] = {**(types if isinstance(types, dict) else {}), format: entry}
     unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     # It only saves a measurement: a cache that cannot be written must not end a load.
     with suppress(OSError):
@@ -73,14 +74,8 @@ def save_rates(device_name: str, dtype: str, rates: Rates) -> None:
 
 def _path() -> Path | None:
     """The file in the cache, or None where the folder is not known."""
-    given = os.environ.get("LLAMA_TUI_CACHE")
-    if given:
-        return Path(given).expanduser() / FILE_NAME
-    try:
-        import platformdirs
-    except ModuleNotFoundError:
-        return None
-    return platformdirs.user_cache_path("llama-tui") / FILE_NAME
+    folder = cache_folder()
+    return None if folder is None else folder / FILE_NAME
 
 
 def _read() -> dict[str, Any]:
@@ -93,9 +88,9 @@ def _read() -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _entry(devices: dict[str, Any], device_name: str, dtype: str) -> dict[str, Any]:
+def _entry(devices: dict[str, Any], device_name: str, format: str) -> dict[str, Any]:
     types = devices.get(device_name)
-    entry = types.get(dtype) if isinstance(types, dict) else None
+    entry = types.get(format) if isinstance(types, dict) else None
     return dict(entry) if isinstance(entry, dict) else {}
 
 

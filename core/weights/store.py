@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from core.weights.host import HostBlock, Registrar
@@ -98,17 +97,14 @@ class Store:
                     moving.append((weight.name, weight.nbytes))
         return moving
 
-    def read_rows(self, numbers: list[int], memory: Tensor) -> None:
-        """Rows of the embedding, or of the head it is tied to, into `memory` [rows, bytes of a row]."""
-        name = "embeddings" if "embeddings" in self.homes else "output"
+    def read(self, name: str, start: int, memory: Tensor) -> None:
+        """Bytes of the embedding, or of the head it is tied to, from `start` on, into `memory` [bytes]."""
         home = self.homes[name].memory
         if home is not None:
-            rows = home.view(-1, memory.shape[1])
-            memory.copy_(rows[torch.tensor(numbers)])
+            memory.copy_(home[start : start + memory.nbytes])
         else:
             assert self.packed is not None
-            for number, row in zip(numbers, memory, strict=True):
-                self.packed.read_row(name, number, row)
+            self.packed.read_part(name, start, memory)
 
     def copy(self, name: str, memory: Tensor) -> bool:
         """Copy a weight from where it is now; False where that is the packed file alone."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
@@ -12,12 +13,14 @@ from typing import Any
 from core import monitor
 from core.errors import UserError
 from core.model.config import ModelConfig
+from core.native.build import Build, processor_features
 from core.options import LoadOptions
 from core.sizes import format_size
+from core.weights.layouts import BLOCK_FORMATS, FLOATS
 from core.weights.needs import Needs, needs_of
 from core.weights.plan import Budget, Choice, Rate, Rates
 from core.weights.rates import load_rates
-from core.weights.rows import max_rows
+from core.weights.rows import core_flops, max_rows
 
 DEFAULT_CONTEXT = 4096
 
@@ -84,27 +87,58 @@ def device_of(name: str) -> str:
     return "cuda:0" if name == "cuda" else name
 
 
-def needs_asked(config: ModelConfig, stored: str, options: LoadOptions, device: str) -> Needs:
+def needs_asked(
+    config: ModelConfig,
+    stored: str,
+    options: LoadOptions,
+    device: str,
+    blocks: Mapping[str, str] | None = None,
+) -> Needs:
     """What a model needs as `options` want it; `stored` is the float type of its files.
 
-    Raises UserError for a context beyond the model's limit.
+    `blocks` are the matrices that a GGUF file has quantised (Meta's name: ggml's type). They stay as they
+    are where a kernel reads them at speed, unless a type is asked for. Raises UserError for a context beyond
+    the model's limit.
     """
     dtype = options.dtype
     if dtype == "auto":
-        known = stored if stored in ("float32", "float16", "bfloat16") else "float16"
+        known = stored if stored in FLOATS else "float16"
         dtype = "float16" if known == "float32" and device.startswith("cuda") else known
     context = min(config.max_context, DEFAULT_CONTEXT) if options.context is None else options.context
     if context > config.max_context:
         raise UserError(f"--context {context}: this model's limit is {config.max_context}; give at most that")
-    # The CPU's fused attention is several times slower in float16 than in float32.
-    kv_type = "float32" if dtype == "float16" and device in ("cpu", "sim") else dtype
-    return needs_of(config, dtype, context, max_rows(config, dtype, device), kv_type=kv_type)
+    if device.startswith("cuda"):
+        return needs_of(config, dtype, context, max_rows(config, device), quant=options.quant)
+    native = compiled_kernels(options)
+    # Torch's fused attention is several times slower on the CPU in float16 than in float32.
+    kv_type = "float32" if dtype == "float16" and not native else dtype
+    kept = {}
+    if native and options.dtype == "auto":
+        kept = {name: BLOCK_FORMATS[kind] for name, kind in (blocks or {}).items() if kind in BLOCK_FORMATS}
+    format = options.quant if options.quant != "none" else next(iter(kept.values()), dtype)
+    flops = core_flops(format, processor_features(), compiled=native, mixed=options.dtype == "auto")
+    rows = max_rows(config, device, computing_threads(device) * flops)
+    return needs_of(
+        config, dtype, context, rows,
+        kv_type=kv_type, states="float32", quant=options.quant, kept=kept,
+    )  # fmt: skip
 
 
-def known_rates(budget: Budget, dtype: str, options: LoadOptions) -> Rates:
+def computing_threads(device: str) -> int:
+    """Threads that compute on "cpu" or "sim": one a physical core, one less beside a simulated link."""
+    cores = monitor.physical_cores()
+    return max(1, cores - 1) if device == "sim" else cores
+
+
+def compiled_kernels(options: LoadOptions) -> bool:
+    """Whether kernels of our own compute on the CPU: they are compiled, or can be, and are not declined."""
+    return options.kernels in ("auto", "native") and Build().error is None
+
+
+def known_rates(budget: Budget, format: str, options: LoadOptions) -> Rates:
     """The rates of the device without measuring: cached or assumed; a simulated link is as fast as told."""
     name = budget.device if not budget.device.startswith("cuda") else _card(budget.device)[0]
-    rates = load_rates(name, dtype)
+    rates = load_rates(name, format)
     return replace(rates, link=Rate(options.sim_link)) if budget.simulated else rates
 
 

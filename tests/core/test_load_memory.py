@@ -21,7 +21,8 @@ from tests.fuzz_originals import GGUF_NAMES, HF_NAMES, sentencepiece_model
 CONFIG = ModelConfig(
     dim=512, n_layers=1, n_heads=8, n_kv_heads=8, head_dim=64, hidden_dim=24576, vocab_size=321, norm_eps=1e-5
 )
-ALLOWED = 24e6  # bytes above the weights; in float32 one matrix has 50 million
+# Bytes above the weights; in float32 one matrix has 50 million. Choosing kernels leaves some behind.
+ALLOWED = 40e6
 
 CHILD = """
 import json, sys

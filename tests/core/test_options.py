@@ -15,7 +15,8 @@ def test_defaults_are_the_contracts() -> None:
     wanted = {
         "temperature": 0.6, "top_p": 0.9, "top_k": 0, "min_p": 0, "repeat_penalty": 1, "mirostat": 0,
         "mirostat_tau": 5, "mirostat_eta": 0.1, "seed": None, "max_tokens": 512, "system": None,
-        "device": "auto", "dtype": "auto", "context": None, "chat_format": None,
+        "device": "auto", "dtype": "auto", "quant": "none", "kernels": "auto", "context": None,
+        "chat_format": None,
         "vram": None, "ram": None, "offload_exclusion": None, "cpu_layers": None,
     }  # fmt: skip
     assert values == wanted

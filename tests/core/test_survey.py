@@ -16,7 +16,7 @@ from core.model.shapes import SHAPES
 from core.options import LoadOptions
 from core.weights import survey as surveying
 from core.weights.plan import Budget, Rate
-from core.weights.rows import max_rows
+from core.weights.rows import core_flops, max_rows
 from core.weights.survey import device_of, free_ram, known_rates, needs_asked, survey
 
 CARD = 24 * 10**9
@@ -149,11 +149,15 @@ def test_ram_is_what_is_free_less_a_part(monkeypatch: pytest.MonkeyPatch) -> Non
         free_ram()
 
 
-def test_the_types_and_the_context_are_those_of_a_load() -> None:
+def test_the_types_and_the_context_are_those_of_a_load(monkeypatch: pytest.MonkeyPatch) -> None:
     config = SHAPES["1b"]
+    monkeypatch.setenv("LLAMA_TUI_NATIVE", "0")
     needs = needs_asked(config, "float16", options(), "cpu")
     assert (needs.dtype, needs.kv_type, needs.context) == ("float16", "float32", 2048)
-    assert needs_asked(SHAPES["7b"], "bfloat16", options(), "sim").kv_type == "bfloat16"
+    monkeypatch.delenv("LLAMA_TUI_NATIVE")
+    compiled = needs_asked(SHAPES["7b"], "bfloat16", options(), "sim")
+    assert (compiled.states, compiled.kv_type) == ("float32", "bfloat16")
+    assert needs_asked(SHAPES["7b"], "float16", options(kernels="torch"), "sim").kv_type == "float32"
     assert needs_asked(SHAPES["7b"], "float32", options(), "cuda:0").dtype == "float16"
     assert needs_asked(SHAPES["7b"], "float32", options(), "cpu").dtype == "float32"
     assert needs_asked(SHAPES["7b"], "float16", options(dtype="float32", context=99), "cuda:1").context == 99
@@ -163,10 +167,27 @@ def test_the_types_and_the_context_are_those_of_a_load() -> None:
 
 
 def test_rows_keep_the_largest_unit_short() -> None:
-    assert max_rows(SHAPES["7b"], "float16", "cpu") == max_rows(SHAPES["7b"], "float16", "sim") == 8
-    assert max_rows(SHAPES["1b"], "float32", "cpu") == 64
-    assert max_rows(SHAPES["70b"], "float16", "cpu") == 8
-    assert max_rows(SHAPES["70b"], "float16", "cuda:3") == 2048
+    assert max_rows(SHAPES["7b"], "cpu") == max_rows(SHAPES["7b"], "sim") == 8
+    assert max_rows(SHAPES["1b"], "cpu", 40e9) == 64
+    assert max_rows(SHAPES["7b"], "cpu", 200e9) == 128
+    assert max_rows(SHAPES["70b"], "cpu") == 8
+    assert max_rows(SHAPES["70b"], "cuda:3") == 2048
+
+
+def test_rows_are_more_where_narrow_types_are_fast() -> None:
+    vnni, bf16 = {"avx512_vnni"}, {"avx512_vnni", "avx512_bf16"}
+    assert core_flops("int8", vnni, compiled=True, mixed=True) > core_flops(
+        "int8", vnni, compiled=False, mixed=True
+    )
+    assert core_flops("float16", bf16, compiled=False, mixed=True) == core_flops(
+        "bfloat16", bf16, compiled=True, mixed=False
+    )
+    plain = core_flops("float16", bf16, compiled=True, mixed=False)
+    assert (
+        plain
+        == core_flops("nf4", vnni, compiled=True, mixed=True)
+        < core_flops("float32", set(), compiled=True, mixed=True)
+    )
 
 
 def test_all_of_planning_does_without_torch() -> None:

@@ -27,6 +27,7 @@ SEVEN = ("--synthetic", "7b", "--device", "sim", "--ram", "64GB", "--context", "
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAMA_TUI_CACHE", str(tmp_path))
+    monkeypatch.setenv("LLAMA_TUI_NATIVE", "0")  # what is planned depends on whether there is a compiler
 
 
 def shown(capsys: pytest.CaptureFixture[str], *argv: str) -> Any:
@@ -40,7 +41,7 @@ def test_the_json_is_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
     found = shown(capsys, *SEVEN, "--vram", "6GB", "--json")
     assert list(found) == [
         "device", "simulated", "dtype", "quant", "kv", "context", "slots", "slot_bytes", "vram", "ram",
-        "disk_bytes", "groups", "streamed_bytes_per_token", "predicted_tok_s", "limit", "rates",
+        "disk_bytes", "groups", "streamed_bytes_per_token", "predicted_tok_s", "limit", "kernels", "rates",
     ]  # fmt: skip
     assert list(found["vram"]) == [
         "budget", "context", "resident", "slots", "kv", "workspace", "reserve", "total",
@@ -83,7 +84,8 @@ def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -
     assert ["w1", "GPU", "float16", "2.89", "GB", "-"] in rows
     assert ["output", "CPU", "float16", "262", "MB", "-"] in rows
     assert ["embeddings", "RAM", "float16", "262", "MB", "8.19", "kB"] in rows
-    assert len(table) == 12
+    assert len(table) == 13
+    assert "CPU kernels, float16: measured at the first load" in text
     assert "VRAM, simulated: " in text
     assert "simulated speed, predicted: " in text
     assert "simulated link 16 GB/s (assumed)" in text
@@ -159,8 +161,8 @@ def test_groups_are_all_of_a_plan(tied: bool) -> None:
         assert sum(group.streamed for group in found) == p.streamed_per_token
         assert len({group.name for group in found}) == len(found)
         assert [group.kind for group in found].count("embeddings") == (not tied)
-        json.dumps(plan_json(p))
-        assert all(len(line) < 200 for line in lines(p, "tiny"))
+        json.dumps(plan_json(p, {}))
+        assert all(len(line) < 200 for line in lines(p, "tiny", {}))
 
 
 def test_split_kinds_name_their_layers() -> None:

@@ -55,7 +55,7 @@ class Header(Widget):
             title = [("SIMULATED", style("header--simulated")), " ", *title]
         if model is None:
             return Content.assemble(*title).truncate(width, ellipsis=True)
-        details = f" · {model.dtype} · {model.chat_format} · {model.device}{self._streamed}"
+        details = f" · {model.weights} · {model.chat_format} · {model.device}{self._streamed}"
         left = Content.assemble(*title) + plain(details)
         figures = f"ctx {self._used}/{model.context}"
         right = Content(figures)

@@ -76,6 +76,8 @@ class Sidebar(Vertical):
             known = {
                 "device": self._model.device,
                 "dtype": self._model.dtype,
+                "quant": self._model.weights,
+                "kernels": _kernels(self._model),
                 "context": f"{self._model.context} tokens",
                 "chat_format": self._model.chat_format,
             }
@@ -109,3 +111,10 @@ class Sidebar(Vertical):
 
     def _explain(self, row: SidebarRow) -> None:
         self.query_one("#sidebar-help", PlainStatic).update(row.explanation)
+
+
+def _kernels(model: ModelInfo) -> str:
+    """What multiplies on the CPU, by format where there are several."""
+    if len(model.kernels) == 1:
+        return model.kernels[0][1]
+    return "; ".join(f"{format}: {words}" for format, words in model.kernels) or "none"

@@ -1,0 +1,1 @@
+"""The table of all modes: each row a process of its own, beside what the machine could do at most."""

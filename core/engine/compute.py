@@ -1,0 +1,99 @@
+"""What computes on this machine: compiled kernels where they can be had, and the fastest of each kind."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+
+import torch
+
+from core.engine.bind import Compute
+from core.engine.cpu_ops import NativeOps
+from core.engine.events import Loading, Notice
+from core.model.config import ModelConfig
+from core.model.ops import Ops
+from core.native.build import Build
+from core.native.library import Library
+from core.native.ops_calls import OpsCalls
+from core.options import LoadOptions
+from core.weights.kernel_cache import (
+    choice_key,
+    load_choice,
+    machine_key,
+    matrix_sizes,
+    policy_of,
+    save_choice,
+)
+from core.weights.kernel_choice import choose
+from core.weights.kernels import (
+    DeviceKernel,
+    Int8PackKernel,
+    Kernel,
+    Kernels,
+    LinearKernel,
+    NativeKernel,
+    TileKernel,
+    VectorKernel,
+)
+from core.weights.layouts import FLOATS, FORMATS
+from core.weights.needs import Needs
+from core.weights.survey import compiled_kernels
+
+Emit = Callable[[Loading | Notice], None]
+
+
+def compute_of(options: LoadOptions, config: ModelConfig, needs: Needs, emit: Emit) -> Compute:
+    """The kernels for a model on `options.device`. Compiles and measures them where that is due."""
+    native = _compiled(options, emit)
+    library = None if native is None else native[0]
+    machine, policy = machine_key(torch.get_num_threads()), policy_of(options)
+    table = choose(
+        matrix_sizes(config, needs),
+        candidates(options, library),
+        lambda format, size: load_choice(machine, choice_key(format, size, policy)),
+        lambda format, size, names: save_choice(machine, choice_key(format, size, policy), names),
+        forced=options.kernels,
+    )
+    host = Kernels(table)
+    ops = Ops() if native is None else NativeOps(native[1], host)
+    if not options.device.startswith("cuda"):
+        return Compute(host, ops, host, ops)
+    device = DeviceKernel()
+    return Compute(Kernels(dict.fromkeys(FORMATS, (device,) * 4)), Ops(), host, ops)
+
+
+def candidates(options: LoadOptions, library: Library | None) -> list[Kernel]:
+    """What may compute on the CPU, in order of preference.
+
+    Only with --dtype auto may floats of one 16-bit type be multiplied as the other.
+    """
+    packed = [format for format in FORMATS if format not in FLOATS]
+    mixed = [*packed, "float16"] if options.dtype == "auto" else []
+    own: list[Kernel] = [] if library is None else [NativeKernel(library)]
+    return [
+        *own,
+        LinearKernel(),
+        VectorKernel(),
+        Int8PackKernel(),
+        TileKernel(torch.bfloat16, mixed, library),
+        TileKernel(torch.float32, [format for format in FORMATS if format != "float32"], library),
+    ]
+
+
+def _compiled(options: LoadOptions, emit: Emit) -> tuple[Library, OpsCalls] | None:
+    """The compiled kernels; None where there are none, which is said where it costs speed."""
+    build = Build()
+    reason = build.error
+    if compiled_kernels(options):
+        if not build.path.exists():
+            emit(Loading("compiling kernels for this processor, once"))
+        path = build.wait()
+        reason = build.error
+        if path is not None:
+            try:
+                return Library(path), OpsCalls(ctypes.CDLL(str(path)))
+            except OSError as error:
+                reason = str(error)
+    if options.kernels in ("auto", "native") and not options.device.startswith("cuda"):
+        emit(Notice(f"torch's own kernels compute, which are slower: {reason}"))
+    return None

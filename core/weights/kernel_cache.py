@@ -1,0 +1,136 @@
+"""Which kernels were found fastest on this machine, kept in the user's cache. No torch.
+
+A file kernels.json: by processor, threads and torch's version, for each format and size the names for the
+four classes of rows (see `core.weights.kernels`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from core.cache_folder import cache_folder
+from core.model.config import ModelConfig
+from core.native.build import Build, processor_name
+from core.options import LoadOptions
+from core.weights.needs import Needs
+
+FILE_NAME = "kernels.json"
+CLASSES = ("1 row", "2-8", "9-64", "more")
+"""The classes of rows, in words."""
+Size = tuple[int, int]
+"""Rows and columns."""
+KnownKernels = Mapping[str, Sequence[str] | None]
+"""By format the names of the kernels for each class, where they are known."""
+_ENDS = ("1", "2", "9", "65"), ("1", "8", "64", "")
+
+
+def machine_key(threads: int) -> str:
+    """What the fastest kernel depends on besides the matrix: processor, threads, and versions."""
+    build = Build()
+    native = "none" if build.error is not None else build.path.stem[:12]
+    return f"{processor_name()} x{threads} torch {metadata.version('torch')} native {native}"
+
+
+def matrix_sizes(config: ModelConfig, needs: Needs) -> dict[str, tuple[Size, ...]]:
+    """Rows and columns of the matrices that are multiplied with, by format, the largest first."""
+    shapes = {name.split(".")[-2]: shape for name, shape in config.shapes().items()}
+    found: dict[str, set[Size]] = {}
+    for weight in (weight for unit in needs.units for weight in unit.weights):
+        shape: tuple[int, ...] = (needs.tile_rows[1], config.dim)
+        if weight.name.startswith("layers."):
+            shape = shapes[weight.name.rpartition(".")[2]]
+        rows, columns = shape
+        found.setdefault(weight.format, set()).add((rows, columns))
+    return {
+        format: tuple(sorted(sizes, key=lambda size: (-size[0] * size[1], size)))
+        for format, sizes in found.items()
+    }
+
+
+def policy_of(options: LoadOptions) -> str:
+    """What of the options decides which kernels may compute."""
+    return f"{options.kernels} {'mixed' if options.dtype == 'auto' else 'one type'}"
+
+
+def choice_key(format: str, size: Size, policy: str) -> str:
+    """Under which a choice is kept."""
+    return f"{format} {size[0]}x{size[1]} {policy}"
+
+
+def load_choice(machine: str, key: str) -> tuple[str, ...] | None:
+    """The names for a format and size, or None where nothing was measured."""
+    entry = _read().get(machine)
+    names = entry.get(key) if isinstance(entry, dict) else None
+    if isinstance(names, list) and len(names) == len(CLASSES) and all(isinstance(n, str) for n in names):
+        return tuple(names)
+    return None
+
+
+def known_kernels(config: ModelConfig, needs: Needs, options: LoadOptions, threads: int) -> KnownKernels:
+    """What multiplies on the CPU, by format; None where it is measured at the next load."""
+    machine, policy = machine_key(threads), policy_of(options)
+    return {
+        format: load_choice(machine, choice_key(format, sizes[0], policy))
+        for format, sizes in matrix_sizes(config, needs).items()
+    }
+
+
+def save_choice(machine: str, key: str, names: tuple[str, ...]) -> None:
+    """Keep the names. Where the cache cannot be written, nothing is kept."""
+    path = _path()
+    if path is None:
+        return
+    table = _read()
+    entry = table.get(machine)
+    table[machine] = {**(entry if isinstance(entry, dict) else {}), key: list(names)}
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
+    # It only saves a measurement: a cache that cannot be written must not end a load.
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            unfinished.write_text(json.dumps(table, indent=1), encoding="utf-8")
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+
+def kernel_words(names: Sequence[str]) -> str:
+    """Who computes which numbers of rows: "native for 1-8 rows, bfloat16 for more"."""
+    runs: list[list[int]] = []
+    for i, name in enumerate(names):
+        if runs and names[runs[-1][0]] == name:
+            runs[-1].append(i)
+        else:
+            runs.append([i])
+    if len(runs) == 1:
+        return names[0]
+    return ", ".join(f"{names[run[0]]} for {_span(run[0], run[-1])}" for run in runs)
+
+
+def _span(first: int, last: int) -> str:
+    if last == len(CLASSES) - 1:
+        return "more"
+    low, high = _ENDS[0][first], _ENDS[1][last]
+    return "1 row" if high == "1" else f"{low}-{high} rows"
+
+
+def _path() -> Path | None:
+    folder = cache_folder()
+    return None if folder is None else folder / FILE_NAME
+
+
+def _read() -> dict[str, Any]:
+    """What the file holds; nothing where there is none, or none that can be understood."""
+    path = _path()
+    try:
+        found = None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
