@@ -1,7 +1,8 @@
 """From files to memory: threads read, this thread converts. The one place where weights are read.
 
 What needs no conversion is read straight to where it stays. The rest comes in pieces small enough for
-the processor's cache, so memory holds a few megabytes besides the weights' own.
+the processor's cache, so memory holds a few megabytes besides the weights' own. Quantising takes longer
+than reading, and is spread over threads that each work on rows of their own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import ctypes
 import math
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Self
 
@@ -58,12 +59,29 @@ class Reader:
     def __enter__(self) -> Self:
         self._torch_threads = torch.get_num_threads()
         torch.set_num_threads(1)
+        self._workers = ThreadPoolExecutor(self._torch_threads, thread_name_prefix="quantiser")
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._abandon()
         self._pool.shutdown()
+        self._workers.shutdown()
         torch.set_num_threads(self._torch_threads)
+
+    def spread(self, work: Callable[[int], None], count: int) -> None:
+        """Call `work` with 0 to `count` - 1, on as many threads as torch had; wait until all have ended.
+
+        Each computes on its own, so none waits for another as torch's threads do after every step: where
+        something else has a core, that makes them many times slower. Raises what the first of them raised.
+        """
+        if min(count, self._torch_threads) == 1:
+            for i in range(count):
+                work(i)
+            return
+        futures = [self._workers.submit(work, i) for i in range(count)]
+        wait(futures)
+        for future in futures:
+            future.result()
 
     def fill(self, weight: Weight, home: Tensor) -> None:
         """Put the whole of `weight` into `home`, of its shape, in `home`'s own float type and device.

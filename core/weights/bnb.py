@@ -7,8 +7,9 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from types import ModuleType
 
 import torch
@@ -20,28 +21,50 @@ from core.weights.nibbles import padded, put_codes, put_groups, rows_at_once
 
 _FETCHES = "kernels"  # a package by which bitsandbytes, when it is there, gets compiled code from a hub
 _LOGGER = "bitsandbytes"
+_lock = Lock()
+_users = 0  # threads that are in `offline`
+_restore: Callable[[], None]
 
 
 @contextmanager
 def offline() -> Iterator[ModuleType]:
     """`bitsandbytes.functional`, which finds no package to fetch with in here, and whose log is silent.
 
-    Importing it takes seconds the first time. Everything is afterwards as it was. Raises UserError where
-    bitsandbytes is not installed.
+    Importing it takes seconds the first time. Everything is as it was once no thread is in here. Raises
+    UserError where bitsandbytes is not installed.
     """
+    global _users, _restore
+    with _lock:
+        if not _users:
+            _restore = _hide()
+        _users += 1
+    try:
+        with _lock:  # nobody may have it half imported
+            functional = _functional()
+        yield functional
+    finally:
+        with _lock:
+            _users -= 1
+            if not _users:
+                _restore()
+
+
+def _hide() -> Callable[[], None]:
+    """Hide the package and silence the log; what is returned takes it back."""
     logger = logging.getLogger(_LOGGER)
     level, present, hidden = logger.level, _FETCHES in sys.modules, sys.modules.get(_FETCHES)
     # None is what Python's import takes for: there is no such module.
     sys.modules[_FETCHES] = None  # type: ignore[assignment]
     logger.setLevel(logging.CRITICAL + 1)  # it tells of the missing package on the terminal
-    try:
-        yield _functional()
-    finally:
+
+    def restore() -> None:
         logger.setLevel(level)
         if present:
             sys.modules[_FETCHES] = hidden  # type: ignore[assignment]
         else:
             del sys.modules[_FETCHES]
+
+    return restore
 
 
 def _functional() -> ModuleType:

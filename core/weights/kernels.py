@@ -86,7 +86,7 @@ class VectorKernel(_Plain):
 
 
 class Int8PackKernel(_Plain):
-    """Torch's product with 8-bit rows, made for bfloat16; scaled afterwards, in the type of x."""
+    """Torch's product with 8-bit rows, made for bfloat16; scaled afterwards, in float32."""
 
     name = "int8pack"
 
@@ -98,7 +98,7 @@ class Int8PackKernel(_Plain):
         """See Kernel."""
         ones = torch.ones(matrix.rows, dtype=torch.bfloat16)
         out = torch._weight_int8pack_mm(x.to(torch.bfloat16), matrix.pieces["values"], ones)
-        return out.to(x.dtype) * (matrix.pieces["scales"] / 127)
+        return (out * (matrix.pieces["scales"] / 127)).to(x.dtype)
 
 
 class TileKernel:
