@@ -36,7 +36,7 @@ def lines(plan: Plan, name: str, kernels: KnownKernels) -> list[str]:
 
 def _kernels(kernels: KnownKernels) -> Iterator[str]:
     for format, names in kernels.items():
-        words = "measured at the first load" if names is None else kernel_words(names)
+        words = "chosen at the first load" if names is None else kernel_words(names)
         yield f"CPU kernels, {format}: {words}"
 
 

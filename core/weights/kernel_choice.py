@@ -45,7 +45,7 @@ def choose(
     """A kernel for each format and class of rows; `sizes` are those of its matrices, largest first.
 
     `candidates` are in order of preference: the first that takes a format and so many rows computes where
-    nothing is measured. `known` is asked for names that were measured before, `keep` is given new ones. The
+    nothing is measured. `known` is asked for names that were chosen before, `keep` is given new ones. The
     kernel `forced` computes wherever it can.
     ValueError for a format that no candidate takes.
     """
@@ -69,9 +69,12 @@ def _chosen(
     if not all(able):
         raise ValueError(f"no kernel for {format}")
     rows, columns = sizes[0]
-    if rows * columns < SMALLEST or all(len(kernels) == 1 for kernels in able):
-        return tuple(kernels[0] for kernels in able)
     names = known(format, (rows, columns))
+    if rows * columns < SMALLEST or all(len(kernels) == 1 for kernels in able):
+        preferred = tuple(kernels[0] for kernels in able)
+        if names != tuple(kernel.name for kernel in preferred):  # kept to be shown
+            keep(format, (rows, columns), tuple(kernel.name for kernel in preferred))
+        return preferred
     if names is not None:
         found = [next((k for k in able[i] if k.name == name), None) for i, name in enumerate(names)]
         if None not in found:

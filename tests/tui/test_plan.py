@@ -85,7 +85,7 @@ def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -
     assert ["output", "CPU", "float16", "262", "MB", "-"] in rows
     assert ["embeddings", "RAM", "float16", "262", "MB", "8.19", "kB"] in rows
     assert len(table) == 13
-    assert "CPU kernels, float16: measured at the first load" in text
+    assert "CPU kernels, float16: chosen at the first load" in text
     assert "VRAM, simulated: " in text
     assert "simulated speed, predicted: " in text
     assert "simulated link 16 GB/s (assumed)" in text
