@@ -6,16 +6,10 @@ four classes of rows (see `core.weights.kernels`).
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from importlib import metadata
-from pathlib import Path
-from typing import Any
 
-from core.cache_folder import cache_folder
+from core.cache_folder import read_table, write_table
 from core.model.config import ModelConfig
 from core.native.build import Build, processor_name
 from core.options import LoadOptions
@@ -66,7 +60,7 @@ def choice_key(format: str, size: Size, policy: str) -> str:
 
 def load_choice(machine: str, key: str) -> tuple[str, ...] | None:
     """The names for a format and size, or None where nothing was measured."""
-    entry = _read().get(machine)
+    entry = read_table(FILE_NAME).get(machine)
     names = entry.get(key) if isinstance(entry, dict) else None
     if isinstance(names, list) and len(names) == len(CLASSES) and all(isinstance(n, str) for n in names):
         return tuple(names)
@@ -84,21 +78,10 @@ def known_kernels(config: ModelConfig, needs: Needs, options: LoadOptions, threa
 
 def save_choice(machine: str, key: str, names: tuple[str, ...]) -> None:
     """Keep the names. Where the cache cannot be written, nothing is kept."""
-    path = _path()
-    if path is None:
-        return
-    table = _read()
+    table = read_table(FILE_NAME)
     entry = table.get(machine)
     table[machine] = {**(entry if isinstance(entry, dict) else {}), key: list(names)}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    # It only saves a measurement: a cache that cannot be written must not end a load.
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(json.dumps(table, indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
+    write_table(FILE_NAME, table)
 
 
 def kernel_words(names: Sequence[str]) -> str:
@@ -119,18 +102,3 @@ def _span(first: int, last: int) -> str:
         return "more"
     low, high = _ENDS[0][first], _ENDS[1][last]
     return "1 row" if high == "1" else f"{low}-{high} rows"
-
-
-def _path() -> Path | None:
-    folder = cache_folder()
-    return None if folder is None else folder / FILE_NAME
-
-
-def _read() -> dict[str, Any]:
-    """What the file holds; nothing where there is none, or none that can be understood."""
-    path = _path()
-    try:
-        found = None if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -134,8 +134,7 @@ def _trim() -> None:
 
 def _expected(matrix: Matrix, x: Tensor) -> Tensor:
     """The first outputs, exactly."""
-    count = min(_CHECKED, matrix.rows)
-    stop = matrix.rows if count == matrix.rows else count
+    stop = min(_CHECKED, matrix.rows)
     weight = values(matrix.format, matrix.pieces, matrix.rows, matrix.columns, 0, stop)
     return (x.double() @ weight.double().T).float()
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from core.native.library import Library, matrix_of
 from core.native.library import Matrix as NativeMatrix
@@ -184,6 +184,7 @@ class DeviceKernel(_Plain):
         return multiply(matrix.format, matrix.pieces, matrix.rows, matrix.columns, x, TILE_VALUES)
 
 
+_Group = tuple[NativeKernel, "ctypes.Array[NativeMatrix]", list[int]]
 Table = Mapping[str, Sequence[Kernel]]
 """For each format a kernel for each class of rows."""
 
@@ -193,7 +194,7 @@ class Kernels:
 
     def __init__(self, table: Table) -> None:
         self.table = table
-        self._groups: dict[tuple[nn.Module, ...], Any] = {}
+        self._groups: dict[tuple[tuple[Matrix, ...], int], _Group | None] = {}
 
     def names(self) -> dict[str, tuple[str, ...]]:
         """What computes, by format and class of rows."""
@@ -205,18 +206,24 @@ class Kernels:
 
     def together(self, matrices: tuple[Matrix, ...], x: Tensor) -> Sequence[Tensor]:
         """The products of x with several matrices of as many columns, in one call where that is possible:
-        where our own kernel computes all of them, or they lie in memory as one.
+        where our own kernel computes all of them.
         """
-        chosen = {self.table[matrix.format][row_class(x.shape[0])] for matrix in matrices}
-        rows = [matrix.rows for matrix in matrices]
-        if len(chosen) == 1:
-            (kernel,) = chosen
-            if isinstance(kernel, NativeKernel):
-                array = self._groups.get(matrices)
-                if array is None:
-                    array = self._groups[matrices] = array_of(matrices)
-                return kernel.products(array, x, sum(rows)).split(rows, dim=-1)
+        key = (matrices, row_class(x.shape[0]))
+        if key not in self._groups:
+            self._groups[key] = self._group(*key)
+        group = self._groups[key]
+        if group is not None:
+            kernel, array, rows = group
+            return kernel.products(array, x, sum(rows)).split(rows, dim=-1)
         return [matrix(x) for matrix in matrices]
+
+    def _group(self, matrices: tuple[Matrix, ...], rows: int) -> _Group | None:
+        """What computes the matrices in one call; None where nothing does."""
+        kernels = {self.table[matrix.format][rows] for matrix in matrices}
+        kernel = kernels.pop()
+        if kernels or not isinstance(kernel, NativeKernel):
+            return None
+        return kernel, array_of(matrices), [matrix.rows for matrix in matrices]
 
     def forget(self) -> None:
         """Matrices are about to be bound anew."""

@@ -5,14 +5,9 @@ A file rates.json: by device and format of the weights, GB/s by kind, and second
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
-from core.cache_folder import cache_folder
+from core.cache_folder import read_table, write_table
 from core.weights.plan import Rate, Rates
 
 FILE_NAME = "rates.json"
@@ -29,7 +24,7 @@ def load_rates(device_name: str, format: str) -> Rates:
     `device_name` is the card's, or "cpu", or "sim", whose device is this machine's CPU. What another
     device has found out of CPU and disk holds here too.
     """
-    devices = _read()
+    devices = read_table(FILE_NAME)
     entry, host = _entry(devices, device_name, format), _entry(devices, "cpu", format)
     rates = {kind: _rate(entry.get(kind)) for kind in _KINDS}
     for kind in ("cpu", "disk"):
@@ -48,10 +43,7 @@ def load_rates(device_name: str, format: str) -> Rates:
 
 def save_rates(device_name: str, format: str, rates: Rates) -> None:
     """Keep what of `rates` is not assumed. Where the cache cannot be written, nothing is kept."""
-    path = _path()
-    if path is None:
-        return
-    devices = _read()
+    devices = read_table(FILE_NAME)
     entry = _entry(devices, device_name, format)
     for kind in _KINDS:
         rate: Rate = getattr(rates, kind)
@@ -61,31 +53,7 @@ def save_rates(device_name: str, format: str, rates: Rates) -> None:
         entry[key] = getattr(rates, key)
     types = devices.get(device_name)
     devices[device_name] = {**(types if isinstance(types, dict) else {}), format: entry}
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
-    # It only saves a measurement: a cache that cannot be written must not end a load.
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            unfinished.write_text(json.dumps(devices, indent=1), encoding="utf-8")
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-
-
-def _path() -> Path | None:
-    """The file in the cache, or None where the folder is not known."""
-    folder = cache_folder()
-    return None if folder is None else folder / FILE_NAME
-
-
-def _read() -> dict[str, Any]:
-    """What the file holds; nothing where there is none, or none that can be understood."""
-    path = _path()
-    try:
-        found = None if path is None else json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    write_table(FILE_NAME, devices)
 
 
 def _entry(devices: dict[str, Any], device_name: str, format: str) -> dict[str, Any]:

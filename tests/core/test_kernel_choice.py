@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.weights import kernel_cache, kernel_choice
+from core.weights import kernel_choice
 from core.weights.kernel_cache import (
     CLASSES,
     FILE_NAME,
@@ -308,7 +308,7 @@ class TestCache:
         assert [path.name for path in folder.iterdir()] == [FILE_NAME]
 
     def test_no_folder_is_known(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(kernel_cache, "cache_folder", lambda: None)
+        monkeypatch.setattr("core.cache_folder.cache_folder", lambda: None)
         save_choice("machine", "key", NAMES)
         assert load_choice("machine", "key") is None
 
