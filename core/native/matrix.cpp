@@ -9,7 +9,7 @@
 // products of an unsigned and a signed byte are added to an int32). The unsigned byte is the weight, moved
 // by 128 or 8 where its format is signed, which sums of x take back. x gets a scale for each group: for decode
 // 16 bits in two digits, x ~ scale * (256 * high + low), as exact as floats; for many rows 8 bits, which is
-// twice as fast and costs little, because groups are small.
+// twice as fast and costs little, because groups are small, and 8 more for groups with a number that stands out.
 #include "matrix_few.h"
 #include "matrix_many.h"
 

@@ -9,19 +9,27 @@ namespace {
 
 constexpr int TILE = 6;         // rows of x that a kernel multiplies at once: 2 * 6 sums of each kind
 constexpr int WIDE = 32;        // outputs of a panel
+constexpr int PANELS = WIDE / 16;
 constexpr int64_t DEEP = 512;   // columns of a panel: 16 KB of codes, half of the first cache
 constexpr int64_t OUTER = 2048;  // columns and
 constexpr int64_t TALL = 256;    // rows of x that stay in the second cache while panels pass
 
+constexpr int FINER = 254;       // a second number counts in steps of the first one's by this
+constexpr float STANDS_OUT = 6;  // root mean squares of a row, above which 8 bits of a group are too coarse
+
 struct GroupOfX {
-    float scale, sum;  // sum: scale times the sum of the numbers
-    int32_t negated;   // minus the sum of the numbers
+    float scale, sum;                // sum: of what the numbers stand for
+    int32_t negated, finer_negated;  // minus the sums of the numbers
 };
 
-struct Bytes {  // x as bytes: values [M, stride], a whole number of groups and zeros behind; groups [M, G]
-    int8_t *values;
+// x as bytes: values [M, stride], a whole number of groups and zeros behind; groups [M, G]. A group is
+// scale * values, or scale * (values + finer / FINER) where it has a bit in fine [M, panels], the lowest for a
+// panel's first group.
+struct Bytes {
+    int8_t *values, *finer;
     GroupOfX *groups;
-    int64_t stride, count;  // count: G
+    uint32_t *fine;
+    int64_t stride, count, panels;  // count: G
 };
 
 // What one thread works on. codes: columns 4k..4k+3 of output n at [k][n]. Scales and minima as float32.
@@ -31,12 +39,45 @@ struct alignas(64) Panel {
     float sums[TALL][WIDE];
 };
 
-void to_bytes(const float *x, int64_t columns, int8_t *values, GroupOfX *groups) {
+float mean_square(const float *x, int64_t columns) {
+    __m512 sum = _mm512_setzero_ps();
+    for (int64_t k = 0; k < columns; k += 16) {
+        const __m512 a = _mm512_maskz_loadu_ps(first_lanes(columns - k), x + k);
+        sum = _mm512_fmadd_ps(a, a, sum);
+    }
+    return _mm512_reduce_add_ps(sum) / float(columns);
+}
+
+void put_bytes(int8_t *to, __m512i first, __m512i second) {
+    _mm_storeu_si128((__m128i *)to, _mm512_cvtepi32_epi8(first));
+    _mm_storeu_si128((__m128i *)(to + 16), _mm512_cvtepi32_epi8(second));
+}
+
+// Row m. A few numbers that stand out set the step of the 31 beside them, which then says too little of these:
+// such groups get second numbers.
+void to_bytes(const float *x, int64_t columns, int64_t m, const Bytes &bytes) {
+    int8_t *values = bytes.values + m * bytes.stride, *finer = bytes.finer + m * bytes.stride;
+    uint32_t *fine = bytes.fine + m * bytes.panels;
+    std::fill(fine, fine + bytes.panels, 0);
+    const float most = STANDS_OUT * STANDS_OUT * mean_square(x, columns);
     for (int64_t k = 0; k < columns; k += GROUP) {
         const Numbers numbers = numbers_of<127>(x + k, columns - k);
-        _mm_storeu_si128((__m128i *)(values + k), _mm512_cvtepi32_epi8(numbers.first));
-        _mm_storeu_si128((__m128i *)(values + k + 16), _mm512_cvtepi32_epi8(numbers.second));
-        groups[k / GROUP] = {numbers.scale, numbers.scale * float(numbers.sum), -numbers.sum};
+        put_bytes(values + k, numbers.first, numbers.second);
+        GroupOfX &group = bytes.groups[m * bytes.count + k / GROUP];
+        group = {numbers.scale, numbers.scale * float(numbers.sum), -numbers.sum, 0};
+        const float largest = numbers.scale * 127;
+        if (!(largest * largest > most)) continue;
+        const __m512 inverse = _mm512_set1_ps(FINER / numbers.scale), steps = _mm512_set1_ps(FINER);
+        const auto rest = [&](int64_t from, __m512i number) {
+            const __m512 value = _mm512_maskz_loadu_ps(first_lanes(columns - from), x + from);
+            return _mm512_cvtps_epi32(_mm512_fmsub_ps(value, inverse, _mm512_cvtepi32_ps(number) * steps));
+        };
+        const __m512i first = rest(k, numbers.first), second = rest(k + 16, numbers.second);
+        put_bytes(finer + k, first, second);
+        const int32_t sum = _mm512_reduce_add_epi32(_mm512_add_epi32(first, second));
+        group.sum += numbers.scale / FINER * float(sum);
+        group.finer_negated = -sum;
+        fine[k / DEEP] |= 1u << k % DEEP / GROUP;
     }
 }
 
@@ -127,7 +168,7 @@ enum Scaling { NONE, SCALE, SCALE_AND_MINIMUM };
 template <Scaling SCALING, int M>
 void multiply(const Panel &panel, int64_t groups, const int8_t *values, int64_t stride,
               const GroupOfX *x_groups, int64_t x_stride, int shift, float (*sums)[WIDE]) {
-    constexpr int P = WIDE / 16;
+    constexpr int P = PANELS;
     const __m128i places = _mm_cvtsi32_si128(shift);
     __m512 sum[M][P];
 #pragma GCC unroll 6
@@ -177,6 +218,37 @@ void multiply(const Panel &panel, int64_t groups, const int8_t *values, int64_t 
         for (int p = 0; p < P; p++) _mm512_store_ps(sums[m] + p * 16, sum[m][p]);
 }
 
+// Adds what the second numbers of one row stand for; `fine` says which groups have some.
+template <Scaling SCALING>
+void multiply_finer(const Panel &panel, uint32_t fine, const int8_t *finer, const GroupOfX *x_groups, int shift,
+                    float (&sums)[WIDE]) {
+    const __m128i places = _mm_cvtsi32_si128(shift);
+    __m512 sum[PANELS];
+#pragma GCC unroll 2
+    for (int p = 0; p < PANELS; p++) sum[p] = _mm512_load_ps(sums + p * 16);
+    for (; fine != 0; fine &= fine - 1) {
+        const int g = __builtin_ctz(fine);
+        const __m512i start = SCALING == SCALE_AND_MINIMUM
+            ? ZERO : _mm512_sll_epi32(_mm512_set1_epi32(x_groups[g].finer_negated), places);
+        const __m512 scale = _mm512_set1_ps(x_groups[g].scale / FINER);
+#pragma GCC unroll 2
+        for (int p = 0; p < PANELS; p++) {
+            __m512i even = start, odd = ZERO;  // a shorter chain to wait for
+#pragma GCC unroll 4
+            for (int i = 0; i < 8; i += 2) {
+                even = _mm512_dpbusd_epi32(even, _mm512_load_si512(panel.codes[g * 8 + i][p * 16]),
+                                           every_four_bytes(finer + g * GROUP + i * 4));
+                odd = _mm512_dpbusd_epi32(odd, _mm512_load_si512(panel.codes[g * 8 + i + 1][p * 16]),
+                                          every_four_bytes(finer + g * GROUP + i * 4 + 4));
+            }
+            const __m512 factor = SCALING == NONE ? scale : scale * _mm512_load_ps(panel.scales[g] + p * 16);
+            sum[p] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(even, odd)), factor, sum[p]);
+        }
+    }
+#pragma GCC unroll 2
+    for (int p = 0; p < PANELS; p++) _mm512_store_ps(sums + p * 16, sum[p]);
+}
+
 // What the next fill will read, if anything.
 struct Next {
     const Matrix *matrix;
@@ -211,6 +283,12 @@ void multiply_tiles(Panel &panel, const Bytes &x, int64_t rows, int64_t from, in
             constexpr int M = std::max<int>(constant, 4);  // more than FEW rows are divided into 4 to 6
             multiply<SCALING, M>(panel, groups, values, x.stride, x_groups, x.count, shift, panel.sums + first);
         });
+    }
+    for (int64_t m = 0; m < rows; m++) {
+        const uint32_t fine = x.fine[m * x.panels + from / DEEP];
+        if (fine == 0) continue;
+        const GroupOfX *x_groups = x.groups + m * x.count + from / GROUP;
+        multiply_finer<SCALING>(panel, fine, x.finer + m * x.stride + from, x_groups, shift, panel.sums[m]);
     }
 }
 
@@ -262,10 +340,13 @@ void many_rows(const Matrix *matrices, int count, const Input &x, const Output &
     const int64_t blocks = (x.rows + TALL - 1) / TALL;
     Bytes bytes;
     bytes.count = (x.columns + GROUP - 1) / GROUP;
+    bytes.panels = (x.columns + DEEP - 1) / DEEP;
     bytes.stride = bytes.count * GROUP + 64;  // no power of two: rows would share the same few cache lines
-    const int64_t each = bytes.stride + bytes.count * int64_t(sizeof(GroupOfX));
+    const int64_t each = 2 * bytes.stride + bytes.count * int64_t(sizeof(GroupOfX)) + bytes.panels * 4;
     bytes.values = reinterpret_cast<int8_t *>(shared.of(TALL * each));
-    bytes.groups = reinterpret_cast<GroupOfX *>(bytes.values + TALL * bytes.stride);
+    bytes.finer = bytes.values + TALL * bytes.stride;
+    bytes.groups = reinterpret_cast<GroupOfX *>(bytes.finer + TALL * bytes.stride);
+    bytes.fine = reinterpret_cast<uint32_t *>(bytes.groups + TALL * bytes.count);
 #pragma omp parallel
     {
         const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
@@ -273,8 +354,7 @@ void many_rows(const Matrix *matrices, int count, const Input &x, const Output &
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t first = x.rows * block / blocks, rows = x.rows * (block + 1) / blocks - first;
             for (int64_t m = rows * thread / threads; m < rows * (thread + 1) / threads; m++)
-                to_bytes(x.data + (first + m) * x.stride, x.columns, bytes.values + m * bytes.stride,
-                         bytes.groups + m * bytes.count);
+                to_bytes(x.data + (first + m) * x.stride, x.columns, m, bytes);
 #pragma omp barrier
             for (int64_t k = 0; k < x.columns; k += OUTER) {
                 const int64_t end = std::min(k + OUTER, x.columns);

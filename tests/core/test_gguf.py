@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,18 +13,21 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from core.checkpoint.fields import Fields
 from core.checkpoint.gguf import GGUFCheckpoint
 from core.checkpoint.gguf_header import read_header
 from core.checkpoint.layout import Kind, Layout
 from core.checkpoint.source import SourceFile
-from core.engine.load import load
+from core.engine.generate import generate
+from core.engine.load import Engine, load
 from core.errors import UserError
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.transformer import Transformer
-from core.options import LoadOptions
+from core.options import LoadOptions, Sampling
+from core.sampling.sampler import Sampler
 from core.text.dialogue import Turn, choose_format
 from tests.core.reading import read
 
@@ -379,3 +383,42 @@ def test_the_demo_answers_as_the_original_does(demo_path: Path) -> None:
             todo = [int(logits[-1].argmax())]
             answer += todo
     assert answer == [504, 3575, 282, 4649, 314, 7042, 30, 2]  # "The capital of France is Paris."
+
+
+QUESTIONS = (
+    "What is the capital of France?",
+    "Tell me about a lighthouse keeper.",
+    "How do I boil an egg?",
+    "Write a haiku about rain.",
+)
+
+
+def test_the_demo_s_own_blocks_answer_as_float32(demo_path: Path) -> None:
+    """With the kernels that a user gets: the same greedy answer, nearly the same odds for a first token."""
+
+    def engine_in(dtype: str) -> Engine:
+        return load(LoadOptions(str(demo_path), device="cpu", dtype=dtype), lambda event: None, lambda: False)
+
+    def odds(engine: Engine, question: str) -> Tensor:
+        assert engine.format is not None
+        engine.cache.tokens.clear()
+        logits = engine.runner.run(engine.format.encode([Turn(question)], None), lambda: False)[1]
+        return logits.double().log_softmax(-1)
+
+    kept = engine_in("auto")
+    assert kept.format is not None
+    greedy = Sampler(lambda: Sampling(temperature=0), 0)
+    answer = generate(
+        kept.runner,
+        kept.format.encode([Turn(QUESTIONS[0])], None),
+        greedy,
+        cancelled=lambda: False,
+        on_prefill=lambda done: None,
+    )
+    tokens = [choice.token for choice in itertools.islice(answer, 8)]
+    assert tokens == [504, 3575, 282, 4649, 314, 7042, 30, 2]  # "The capital of France is Paris."
+    exact = engine_in("float32")
+    with torch.inference_mode():
+        pairs = [(odds(exact, question), odds(kept, question)) for question in QUESTIONS]
+    divergence = [(p.exp() * (p - q)).sum().item() for p, q in pairs]
+    assert sum(divergence) / len(divergence) < 0.005, divergence
