@@ -69,7 +69,7 @@ def candidates(options: LoadOptions, library: Library | None) -> list[Kernel]:
     """
     packed = [format for format in FORMATS if format not in FLOATS]
     mixed = [*packed, "float16"] if options.dtype == "auto" else []
-    own: list[Kernel] = [] if library is None else [NativeKernel(library)]
+    own: list[Kernel] = [] if library is None else [NativeKernel(library, [*mixed, "bfloat16"])]
     return [
         *own,
         LinearKernel(),

@@ -22,7 +22,15 @@ from core.cache_folder import cache_folder
 
 HERE = Path(__file__).parent
 _SOURCES = ("matrix.cpp", "ops.cpp")
-_HEADERS = ("simd.h", "vectors.h", "matrix_shared.h", "matrix_few.h", "matrix_many.h")
+_HEADERS = (
+    "simd.h",
+    "vectors.h",
+    "matrix_shared.h",
+    "matrix_few.h",
+    "matrix_many.h",
+    "matrix_integers.h",
+    "matrix_bfloats.h",
+)
 _FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-Wall")
 _VARIABLE = "LLAMA_TUI_NATIVE"  # "0": no compiled kernels; else the folder they are kept in
 _SECONDS = 300.0  # after which a compiler is given up

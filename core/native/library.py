@@ -68,13 +68,14 @@ class Library:
         self._unpack.restype = ctypes.c_int
         name.restype = ctypes.c_char_p
         self.instructions: str = name().decode()
-        """What the kernels were compiled for: "AVX-512 VNNI", "AVX-512", "AVX2" or "plain"."""
+        """What they were compiled for: "plain", "AVX2", "AVX-512", and "AVX-512 VNNI", "AVX-512 VNNI BF16"."""
 
     def matmul(self, matrices: ctypes.Array[Matrix], x: Tensor, columns_out: int) -> Tensor | None:
         """x [M, K] times the transpose of each matrix [N, K]: float32 [M, columns_out], the outputs of the
         matrices side by side (`columns_out` is the sum of their N). x is float32, its rows contiguous.
 
-        None where there is no kernel: more than 8 rows with float formats and "nf4", or without VNNI.
+        None where there is no kernel for more than 8 rows: they take VNNI, and floats of 16 bits and "nf4",
+        then multiplied in bfloat16, take BF16; there is none for float32.
         """
         rows, columns = x.shape
         out = torch.empty(rows, columns_out)

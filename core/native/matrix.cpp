@@ -10,8 +10,10 @@
 // by 128 or 8 where its format is signed, which sums of x take back. x gets a scale for each group: for decode
 // 16 bits in two digits, x ~ scale * (256 * high + low), as exact as floats; for many rows 8 bits, which is
 // twice as fast and costs little, because groups are small, and 8 more for groups with a number that stands out.
+// With many rows 16-bit floats and nf4 are multiplied in bfloat16, where the processor does.
 #include "matrix_few.h"
-#include "matrix_many.h"
+#include "matrix_integers.h"
+#include "matrix_bfloats.h"
 
 namespace {
 
@@ -116,11 +118,26 @@ void unpack_shares(const Matrix &matrix, int64_t start, int64_t stop, Out *out) 
     }
 }
 
+enum KindOfMany { NONE_SUCH, IN_INTEGERS, IN_BFLOATS };
+
+// What many rows of x are multiplied as, with a format.
+KindOfMany kind_of(int32_t format) {
+#if defined(WITH_VNNI)
+    if (needs_digits(format)) return IN_INTEGERS;
+#endif
+#if defined(WITH_BF16)
+    if (format == FLOAT16 || format == BFLOAT16 || format == NF4) return IN_BFLOATS;
+#endif
+    return NONE_SUCH;
+}
+
 }  // namespace
 
 // What these kernels were compiled for.
 extern "C" const char *instructions() {
-#if defined(WITH_VNNI)
+#if defined(WITH_BF16)
+    return "AVX-512 VNNI BF16";
+#elif defined(WITH_VNNI)
     return "AVX-512 VNNI";
 #elif defined(WITH_AVX512)
     return "AVX-512";
@@ -140,24 +157,30 @@ extern "C" int matmul(const Matrix *matrices, int count, const float *x, int64_t
         if (matrices[i].format < FLOAT32 || matrices[i].format > NF4) return 1;
         if (matrices[i].columns != matrices[0].columns) return 1;
         if (group != 0 && matrices[i].columns % group != 0) return 1;
-#if defined(WITH_VNNI)
-        if (rows_x > FEW && !needs_digits(matrices[i].format)) return 1;
-#else
-        if (rows_x > FEW) return 1;
-#endif
+        if (rows_x > FEW && kind_of(matrices[i].format) == NONE_SUCH) return 1;
     }
     if (count == 0 || rows_x == 0) return 0;
     const Input input{x, rows_x, matrices[0].columns, x_stride};
-    const Output output{out, out_stride};
     if (rows_x <= FEW) {
         const bool alone = bytes_of(matrices, count) * rows_x < SMALL;
 #pragma omp parallel if (!alone)
-        few_rows(matrices, count, input, output);
+        few_rows(matrices, count, input, Output{out, out_stride});
         return 0;
     }
+    for (int first = 0, next; first < count; first = next) {  // neighbours of one kind together
+        const KindOfMany kind = kind_of(matrices[first].format);
+        int64_t outputs = 0;
+        for (next = first; next < count && kind_of(matrices[next].format) == kind; next++)
+            outputs += matrices[next].rows;
+        const Output home{out, out_stride};
 #if defined(WITH_VNNI)
-    many_rows(matrices, count, input, output);
+        if (kind == IN_INTEGERS) many_rows<Integers>(matrices + first, next - first, input, home);
 #endif
+#if defined(WITH_BF16)
+        if (kind == IN_BFLOATS) many_rows<Bfloats>(matrices + first, next - first, input, home);
+#endif
+        out += outputs;
+    }
     return 0;
 }
 

@@ -19,6 +19,9 @@
 #define WITH_AVX512 1
 #if defined(__AVX512VNNI__)
 #define WITH_VNNI 1
+#if defined(__AVX512BF16__)
+#define WITH_BF16 1
+#endif
 #endif
 #elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
 #define WITH_AVX2 1

@@ -6,7 +6,7 @@ T rows of x, N rows of the matrix (outputs), K columns (inputs).
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from core.native.library import Library, matrix_of
 from core.native.library import Matrix as NativeMatrix
 from core.weights.formats import multiply, values
-from core.weights.layouts import FLOATS, ROWS
+from core.weights.layouts import FLOATS, FORMATS, ROWS
 from core.weights.matrix import Matrix
 from core.weights.needs import TILE_VALUES
 
@@ -148,13 +148,18 @@ class NativeKernel(_Plain):
 
     name = "native"
 
-    def __init__(self, library: Library) -> None:
+    def __init__(self, library: Library, in_bfloat16: Collection[str] = ()) -> None:
         self._library = library
-        self._integers = "VNNI" in library.instructions
+        self._many: set[str] = set()
+        if "VNNI" in library.instructions:
+            self._many |= {format for format in FORMATS if format not in (*FLOATS, "nf4")}
+        if "BF16" in library.instructions:
+            self._many |= {"float16", "bfloat16", "nf4"}.intersection(in_bfloat16)
 
     def takes(self, format: str, columns: int, rows: int) -> bool:
-        """Everything for few rows; what is multiplied as integers for any number."""
-        return rows <= MOST_NATIVE_ROWS or (self._integers and format not in (*FLOATS, "nf4"))
+        """Everything for few rows. For any number what is multiplied as integers, and of the formats
+        `in_bfloat16` what is multiplied as such."""
+        return rows <= MOST_NATIVE_ROWS or format in self._many
 
     def product(self, matrix: Matrix, x: Tensor) -> Tensor:
         """See Kernel."""

@@ -135,11 +135,13 @@ def test_int8pack_leaves_out_what_it_reads_beyond() -> None:
     assert [kernel.takes("int8", columns, 4) for columns in (16, 24, 83, 96)] == [True, False, False, True]
 
 
-def test_what_the_compiled_kernel_takes(library: Library) -> None:
-    kernel = NativeKernel(library)
+@pytest.mark.parametrize("in_bfloat16", [(), ("float16",), ("float16", "bfloat16", "float32", "nf4")])
+def test_what_the_compiled_kernel_takes(library: Library, in_bfloat16: tuple[str, ...]) -> None:
+    kernel = NativeKernel(library, in_bfloat16)
     for format in FORMATS:
         assert kernel.takes(format, 128, 8)
         many = "VNNI" in library.instructions and format not in (*FLOATS, "nf4")
+        many |= "BF16" in library.instructions and format in in_bfloat16 and format != "float32"
         assert kernel.takes(format, 128, 9) == kernel.takes(format, 128, 500) == many
 
 
@@ -165,6 +167,7 @@ def test_only_auto_may_change_the_float_type(library: Library) -> None:
 
     assert "bfloat16" in takes("auto", "float16") & takes("auto", "int8")
     assert "bfloat16" not in takes("float16", "float16") | takes("float16", "int8")
+    assert "native" not in takes("float16", "float16") | takes("float16", "nf4")
     assert takes("auto", "float32") == takes("float16", "float32") == {"linear"}
     for dtype, format in product(("auto", "float16", "bfloat16", "float32"), FORMATS):
         assert takes(dtype, format), (dtype, format)

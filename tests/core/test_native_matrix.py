@@ -18,6 +18,7 @@ from core.weights.layouts import GROUPS, NIBBLES, pieces_of
 
 FORMATS = ("float32", "float16", "bfloat16", "int8", "q8_0", "int4", "int4-128", "q4_1", "q4_0", "nf4")
 WHOLE = ("int8", "q8_0", "int4", "int4-128", "q4_1", "q4_0")  # multiplied as whole numbers
+PAIRS = ("float16", "bfloat16", "nf4")  # multiplied in bfloat16
 FEW = (1, 2, 3, 5, 8)
 MANY = (9, 13, 64, 100)
 OUTPUTS = (16, 17, 40, 172)
@@ -149,7 +150,15 @@ def product(library: Library, x: Tensor, *weights: SimpleNamespace) -> Tensor:
 
 
 def multiplies_many(library: Library) -> bool:
-    return library.instructions == "AVX-512 VNNI"
+    return "VNNI" in library.instructions
+
+
+def multiplies_pairs(library: Library) -> bool:
+    return "BF16" in library.instructions
+
+
+def computes_many(library: Library, format: str) -> bool:
+    return (format in WHOLE and multiplies_many(library)) or (format in PAIRS and multiplies_pairs(library))
 
 
 def rounded(x: Tensor) -> Tensor:
@@ -205,6 +214,33 @@ def test_many_rows(libraries: dict[str, Library], format: str) -> None:
                 if columns >= 1536:
                     exact = x.double() @ weight.values.double().T
                     assert (out - exact).norm() < 0.012 * exact.norm()
+
+
+@pytest.mark.parametrize("format", PAIRS)
+def test_many_rows_in_bfloat16(native: Library, format: str) -> None:
+    """Both factors rounded to bfloat16, sums in float32."""
+    if not multiplies_pairs(native):
+        pytest.skip("this processor has no BF16")
+    torch.manual_seed(11)
+    for columns in (*columns_of(format), 640, 2176):  # more than one panel deep; more than one at once
+        for outputs in OUTPUTS:
+            weight = weight_of(format, outputs, columns)
+            for rows in (*MANY, 523) if outputs == 40 else MANY:
+                x = torch.randn(rows, columns)
+                out = product(native, x, weight)
+                assert_close(out, x.bfloat16(), weight.values.bfloat16(), 4e-6)
+
+
+def test_kinds_side_by_side(native: Library) -> None:
+    if not multiplies_pairs(native):
+        pytest.skip("this processor has no BF16")
+    torch.manual_seed(12)
+    formats = ("float16", "nf4", "int8", "q4_0", "bfloat16", "int4")
+    weights = [weight_of(format, 16 + 19 * i, 192) for i, format in enumerate(formats)]
+    x = torch.randn(40, 500)[:, 60:252]
+    parts = torch.cat([product(native, x, weight) for weight in weights], 1)
+    assert torch.equal(product(native, x, *weights), parts)
+    assert_close(parts, x, torch.cat([weight.values for weight in weights]), 3e-3)
 
 
 def test_more_rows_than_are_kept_at_once(native: Library) -> None:
@@ -306,7 +342,7 @@ def test_not_a_number_and_infinity_are_seen(library: Library) -> None:
     torch.manual_seed(8)
     for format in FORMATS:
         weight = weight_of(format, 17, 256)
-        for rows in (1, 3, *((9,) if multiplies_many(library) and format in WHOLE else ())):
+        for rows in (1, 3, *((9,) if computes_many(library, format) else ())):
             for bad in (float("nan"), float("inf"), float("-inf")):
                 x = torch.randn(rows, 256)
                 x[rows - 1, 77] = bad
@@ -315,25 +351,25 @@ def test_not_a_number_and_infinity_are_seen(library: Library) -> None:
                 assert out[: rows - 1].isfinite().all()
 
 
-def test_no_kernel_for_many_rows_of_floats(library: Library) -> None:
+def test_what_has_no_kernel_for_many_rows(library: Library) -> None:
     for format in FORMATS:
         weight = weight_of(format, 17, 256)
         out = library.matmul((Matrix * 1)(weight.matrix), torch.randn(9, 256), 17)
-        assert (out is None) == (format not in WHOLE or not multiplies_many(library))
+        assert (out is not None) == computes_many(library, format)
 
 
 def test_threads_change_no_bit(library: Library) -> None:
     torch.manual_seed(9)
     before = torch.get_num_threads()
     weights = [weight_of(format, 300 + 7 * i, 1536) for i, format in enumerate(FORMATS)]
-    whole = [weight_of(format, 300 + 7 * i, 1536) for i, format in enumerate(WHOLE)]
+    many = [one for one, format in zip(weights, FORMATS, strict=True) if computes_many(library, format)]
     try:
         for rows in (1, 2, 5, *((70,) if multiplies_many(library) else ())):
             x = torch.randn(rows, 1536)
             outs = []
             for threads in (1, 2, 3):
                 torch.set_num_threads(threads)
-                outs.append(product(library, x, *(whole if rows > 8 else weights)))
+                outs.append(product(library, x, *(many if rows > 8 else weights)))
             assert torch.equal(outs[0], outs[1])
             assert torch.equal(outs[0], outs[2])
     finally:
