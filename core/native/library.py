@@ -68,7 +68,7 @@ class Library:
         self._unpack.restype = ctypes.c_int
         name.restype = ctypes.c_char_p
         self.instructions: str = name().decode()
-        """What they were compiled for: "plain", "AVX2", "AVX-512", and "AVX-512 VNNI", "AVX-512 VNNI BF16"."""
+        """What they were compiled for: "plain", "AVX2", "AVX-512", "AVX-512 VNNI" or "AVX-512 VNNI BF16"."""
 
     def matmul(self, matrices: ctypes.Array[Matrix], x: Tensor, columns_out: int) -> Tensor | None:
         """x [M, K] times the transpose of each matrix [N, K]: float32 [M, columns_out], the outputs of the

@@ -162,9 +162,11 @@ extern "C" int matmul(const Matrix *matrices, int count, const float *x, int64_t
     if (count == 0 || rows_x == 0) return 0;
     const Input input{x, rows_x, matrices[0].columns, x_stride};
     if (rows_x <= FEW) {
-        const bool alone = bytes_of(matrices, count) * rows_x < SMALL;
+        const int64_t bytes = bytes_of(matrices, count), parts = bytes / PART / 2 * 2 + 2;
+        const bool alone = bytes * rows_x < SMALL;
+        Queue queue(parts);
 #pragma omp parallel if (!alone)
-        few_rows(matrices, count, input, Output{out, out_stride});
+        few_rows(matrices, count, input, Output{out, out_stride}, parts, queue);
         return 0;
     }
     for (int first = 0, next; first < count; first = next) {  // neighbours of one kind together

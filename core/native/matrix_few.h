@@ -383,15 +383,15 @@ void multiply_few(const Matrix &matrix, int64_t from, int64_t to, const Input &x
     }
 }
 
-// This thread's share.
-void few_rows(const Matrix *matrices, int count, const Input &x, const Output &out) {
+// What of all parts this thread takes.
+void few_rows(const Matrix *matrices, int count, const Input &x, const Output &out, int64_t parts, Queue &queue) {
     Digits digits = {};
 #if defined(WITH_VNNI)
     static thread_local Scratch scratch;
     if (std::any_of(matrices, matrices + count, [](const Matrix &one) { return needs_digits(one.format); }))
         digits = digits_of(x, scratch);
 #endif
-    share(matrices, count, BLOCK, [&](const Matrix &matrix, int64_t from, int64_t to, int64_t first) {
+    const auto multiply = [&](const Matrix &matrix, int64_t from, int64_t to, int64_t first) {
         const int64_t near = std::max(int64_t(1), NEAR / weight_of(matrix)) * BLOCK;
         const int64_t step = x.rows > AT_ONCE ? near : to - from;
         for (int64_t row = from; row < to; row += step) {
@@ -405,7 +405,8 @@ void few_rows(const Matrix *matrices, int count, const Input &x, const Output &o
                 });
             }
         }
-    });
+    };
+    queue.run([&](int64_t index) { share(matrices, count, BLOCK, index, parts, multiply); });
 }
 
 }  // namespace

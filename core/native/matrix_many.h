@@ -137,7 +137,7 @@ void many_rows(const Matrix *matrices, int count, const Input &x, const Output &
                     for (int64_t row = from; row < to; row += WIDE)
                         multiply_panel<Kind>(matrix, row, to, own, rows, k, end, panel, home);
                 };
-                share(matrices, count, WIDE, panels);
+                share(matrices, count, WIDE, thread, threads, panels);
             }
 #pragma omp barrier
         }

@@ -4,6 +4,7 @@
 #include "simd.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <omp.h>
 #include <type_traits>
@@ -16,6 +17,7 @@ constexpr int FEW = 8;         // rows of x that count as decode,
 constexpr int AT_ONCE = 4;     // of which the kernels take so many
 constexpr int64_t NEAR = 1 << 18;  // bytes of weights that the second cache keeps for the next rows of x
 constexpr int64_t FAR_AHEAD = 24576, NEAR_AHEAD = 2048;  // bytes: best of what was measured on Zen 4
+constexpr int64_t PART = 1 << 18;  // bytes of weights that a thread takes at once
 constexpr int64_t SMALL = 1 << 16;  // bytes times rows; below that one thread is faster than waking others
 constexpr float INT8_STEP = 0.007874015718698502f;  // 1 / 127 as bitsandbytes has it
 
@@ -91,14 +93,13 @@ int64_t bytes_of(const Matrix *matrices, int count) {
     return bytes;
 }
 
-// Calls work(matrix, from, to, first output) with this thread's share of all rows, in bytes; `step` rows are
+// Calls work(matrix, from, to, first output) with part `index` of `parts` of all rows, in bytes; `step` rows are
 // never divided.
 template <class Work>
-void share(const Matrix *matrices, int count, int64_t step, const Work &work) {
-    const int64_t thread = omp_get_thread_num(), threads = omp_get_num_threads();
+void share(const Matrix *matrices, int count, int64_t step, int64_t index, int64_t parts, const Work &work) {
     int64_t all = 0, before = 0, first_output = 0;
     for (int i = 0; i < count; i++) all += round_up(matrices[i].rows, step) / step * weight_of(matrices[i]);
-    const int64_t low = all * thread / threads, high = all * (thread + 1) / threads;
+    const int64_t low = all * index / parts, high = all * (index + 1) / parts;
     for (int i = 0; i < count; i++) {
         const Matrix &matrix = matrices[i];
         const int64_t weight = weight_of(matrix), steps = round_up(matrix.rows, step) / step;
@@ -111,6 +112,36 @@ void share(const Matrix *matrices, int count, int64_t step, const Work &work) {
         first_output += matrix.rows;
     }
 }
+
+// Work in parts, of which each thread has a row of its own; who has done his helps the others. A thread that
+// the system gives less of a processor would otherwise keep all others waiting.
+class Queue {
+  public:
+    explicit Queue(int64_t parts) : parts_(parts) {}
+
+    // Calls work(index) for this thread's parts, then for what others have not begun.
+    template <class Work>
+    void run(const Work &work) {
+        const int64_t thread = omp_get_thread_num(), threads = std::min<int64_t>(omp_get_num_threads(), ROWS);
+        for (int64_t i = 0; i < threads; i++) {
+            const int64_t row = (thread + i) % threads, first = parts_ * row / threads;
+            const int64_t count = parts_ * (row + 1) / threads - first;
+            while (true) {
+                const int64_t taken = rows_[row].taken.fetch_add(1, std::memory_order_relaxed);
+                if (taken >= count) break;
+                work(first + taken);
+            }
+        }
+    }
+
+  private:
+    static constexpr int64_t ROWS = 64;  // more threads have no row of their own
+    struct alignas(64) Row {
+        std::atomic<int64_t> taken{0};
+    };
+    const int64_t parts_;
+    Row rows_[ROWS];
+};
 
 // Calls work with rows (1..6) as a constant.
 template <class Work>
