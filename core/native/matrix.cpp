@@ -162,8 +162,10 @@ extern "C" int matmul(const Matrix *matrices, int count, const float *x, int64_t
     if (count == 0 || rows_x == 0) return 0;
     const Input input{x, rows_x, matrices[0].columns, x_stride};
     if (rows_x <= FEW) {
-        const int64_t bytes = bytes_of(matrices, count), parts = bytes / PART / 2 * 2 + 2;
+        const int64_t bytes = bytes_of(matrices, count);
         const bool alone = bytes * rows_x < SMALL;
+        const int64_t threads = alone ? 1 : omp_get_max_threads();
+        const int64_t parts = std::max(int64_t(1), bytes / PART / threads) * threads;  // as many for each
         Queue queue(parts);
 #pragma omp parallel if (!alone)
         few_rows(matrices, count, input, Output{out, out_stride}, parts, queue);
