@@ -46,7 +46,7 @@ class Ops:
         """Attention of new rows over all rows of a layer, which theirs are added to: [T, H * D].
 
         q [T, H * D], k and v [T, K * D] are not rotated yet; `rope` [T, D/2] are their rotations. `mask`
-        [T * G, S], added to the scores, is None where all rows may see all keys.
+        [T * G, S] is None where every row may see every key.
         """
         head_dim = 2 * rope.shape[-1]
         q = rotate(q.unflatten(-1, (-1, head_dim)), rope)  # [T, H, D]
@@ -60,19 +60,19 @@ def attend(q: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tens
     """Attention of q [T, H, D] over keys and values [K, S, D]: [T, H * D], softmax in float32.
 
     The G query heads that share a key head become extra rows of it, so that grouped heads cost no
-    copy of the keys and stay on the fused kernel. `mask` [T * G, S] is added to the scores; None where
-    all may see all.
+    copy of the keys and stay on the fused kernel. `mask` [T * G, S] is None where all may see
+    all.
     """
     (T, H, D), (K, S, _) = q.shape, keys.shape
     if mask is not None and S == T > _BLOCK and q.device.type == "cpu":
         # Half of what a prompt's rows could see is masked, and the CPU's kernel would compute it. Behind
         # many older keys it is a small part, and shorter calls lose more.
-        parts = []
+        all_rows = q.new_empty(T, H * D)
         for i in range(0, T, _BLOCK):
             stop = min(i + _BLOCK, T)
             part = mask[i * H // K : stop * H // K, :stop]
-            parts.append(attend(q[i:stop], keys[:, :stop], values[:, :stop], part))
-        return torch.cat(parts)
+            all_rows[i:stop] = attend(q[i:stop], keys[:, :stop], values[:, :stop], part)
+        return all_rows
     rows = q.view(T, K, H // K, D).transpose(0, 1).reshape(1, K, -1, D)
     out = F.scaled_dot_product_attention(rows, keys[None], values[None], attn_mask=mask)
     return out.view(K, T, -1, D).transpose(0, 1).reshape(T, H * D)

@@ -6,7 +6,6 @@ there is no batch dimension.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -63,7 +62,7 @@ class Step:
 
     cache: KVCache
     rope: Tensor  # [T, D/2]
-    mask: Tensor | None  # [T * G, S], added to scores; None where every row may see every key
+    mask: Tensor | None  # [T * G, S]; None where every row may see every key
     ops: Ops
 
 
@@ -196,7 +195,7 @@ class Transformer(nn.Module):
         """
         T, start = tokens.shape[0], cache.length
         x = self.tok_embeddings(tokens)
-        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x), self.ops)
+        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x.device), self.ops)
         for unit in units:
             x = unit.run(x, step)
         return x
@@ -207,12 +206,11 @@ class Transformer(nn.Module):
         parts = [tile.run(x, None).float() for tile in self.tiles.walk(cancelled)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
 
-    def _mask(self, T: int, start: int, x: Tensor) -> Tensor | None:
+    def _mask(self, T: int, start: int, device: torch.device) -> Tensor | None:
         if T == 1:
             return None
-        # Added to the scores, once for all layers: of a mask of bools each of them would make this.
-        future = torch.full((T, start + T), -math.inf, dtype=x.dtype, device=x.device).triu_(start + 1)
-        return future.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=0)
+        causal = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
+        return causal.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=0)
 
 
 def _tile(name: str, module: nn.Module) -> Unit:

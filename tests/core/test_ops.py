@@ -22,6 +22,6 @@ def test_attention_of_a_prompt(heads: int, key_heads: int, rows: int, before: in
     for head in range(heads):
         scores = q[:, head].double() @ keys[head // group].double().T / math.sqrt(size)
         expected[:, head] = scores.masked_fill(future, -math.inf).softmax(-1) @ values[head // group].double()
-    mask = torch.zeros(rows, length).masked_fill(future, -math.inf).repeat_interleave(group, 0)
+    mask = (~future).repeat_interleave(group, 0)
     out = attend(q, keys, values, mask)
     assert (out - expected.flatten(1)).abs().max() < 2e-6
