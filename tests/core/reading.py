@@ -1,4 +1,4 @@
-"""Whole checkpoints read for tests."""
+"""Whole checkpoints read for tests, and tensors put into files."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 
 from core.checkpoint import Checkpoint, find, open_checkpoint
 from core.checkpoint.reader import Reader
+from core.checkpoint.source import Part, SourceFile
 
 
 def read(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> dict[str, torch.Tensor]:
@@ -19,3 +20,14 @@ def read(source: Path | Checkpoint, dtype: torch.dtype | None = None) -> dict[st
             got[name] = torch.empty(weight.shape, dtype=dtype or weight.float_type)
             reader.fill(weight, got[name])
     return got
+
+
+def store(path: Path, *tensors: torch.Tensor) -> tuple[Part, ...]:
+    """The tensors one behind the other in a file, behind 7 bytes of something else."""
+    data, places = b"header:", []
+    for tensor in tensors:
+        places.append(len(data))
+        data += tensor.contiguous().view(torch.uint8).numpy().tobytes()
+    path.write_bytes(data)
+    file = SourceFile(path)
+    return tuple(Part(file, at, tuple(t.shape), t.dtype) for at, t in zip(places, tensors, strict=True))

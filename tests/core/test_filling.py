@@ -29,6 +29,7 @@ from core.weights.bnb import offline
 from core.weights.formats import pack, values, views
 from core.weights.layouts import FLOATS, size_of
 from core.weights.matrix import Matrix
+from tests.core.reading import store
 
 QUANTISED = ("int8", "int4", "int4-128", "nf4")
 COLUMNS = 128
@@ -40,17 +41,6 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(filling, "_CHUNK", 50 * COLUMNS)
     monkeypatch.setattr(filling, "_SHARE", 16 * COLUMNS)
     monkeypatch.setattr(nibbles, "_CHUNK", 16 * COLUMNS)
-
-
-def store(path: Path, *tensors: Tensor) -> tuple[Part, ...]:
-    """The tensors one behind the other in a file."""
-    data, places = b"header:", []
-    for tensor in tensors:
-        places.append(len(data))
-        data += tensor.contiguous().view(torch.uint8).numpy().tobytes()
-    path.write_bytes(data)
-    file = SourceFile(path)
-    return tuple(Part(file, at, tuple(t.shape), t.dtype) for at, t in zip(places, tensors, strict=True))
 
 
 def normal(rows: int, dtype: torch.dtype = torch.float16) -> Tensor:

@@ -15,6 +15,7 @@ from core.checkpoint import reader as module
 from core.checkpoint.reader import Reader
 from core.checkpoint.source import BlockType, Part, SourceFile, Weight
 from core.errors import Cancelled, UserError
+from tests.core.reading import store
 
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -24,17 +25,6 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that small tensors need many pieces, the last one shorter."""
     monkeypatch.setattr(module, "_PIECE", 1000)
     monkeypatch.setattr(module, "_BLOCKS", 1000)
-
-
-def store(path: Path, *tensors: torch.Tensor) -> list[Part]:
-    """The tensors one behind the other in a file, behind 7 bytes of something else."""
-    data, places = b"header:", []
-    for tensor in tensors:
-        places.append(len(data))
-        data += tensor.contiguous().view(torch.uint8).numpy().tobytes()
-    path.write_bytes(data)
-    file = SourceFile(path)
-    return [Part(file, at, tuple(t.shape), t.dtype) for at, t in zip(places, tensors, strict=True)]
 
 
 def fill(weight: Weight, dtype: torch.dtype) -> torch.Tensor:
