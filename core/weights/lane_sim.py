@@ -22,6 +22,13 @@ _LEAST_SLEEP = 50e-6  # seconds; the system sleeps no shorter, and the schedule 
 _CATCH_UP = 0.05  # seconds that the link may make up for after this process was held up
 
 
+def _poison(copy: Copy) -> None:
+    """Fill the home of a copy. It is named here so that it lives until then: nobody waits for this, and a
+    copy whose file fails at once is over before its turn on the link.
+    """
+    fill(copy.address, 0xFF, copy.room)
+
+
 class _Arrival:
     """Bytes that have arrived so far, or what went wrong."""
 
@@ -53,7 +60,7 @@ class SimulatedStream:
     def begin(self, copy: Copy) -> None:
         """Fill the home with NaN when the copy's turn comes, if asked to."""
         if self._poison:
-            self._thread.submit(partial(fill, copy.address, 0xFF, copy.room))
+            self._thread.submit(partial(_poison, copy))
 
     def carry(self, copy: Copy, chunk: Chunk) -> _Arrival:
         """Queue a chunk for the thread."""

@@ -16,7 +16,7 @@ import torch
 from core.errors import Cancelled
 from core.weights import lane_sim
 from core.weights.host import HostBlock, LimitedRegistrar
-from core.weights.lane import HostSource
+from core.weights.lane import FilePiece, FileSource, HostSource
 from core.weights.lanes import SimulatedLane
 from core.weights.ledger import Ledger
 from tests.lane_checks import KINDS, Bytes, check_random_copies, make_bytes, never
@@ -195,3 +195,17 @@ def test_an_error_of_the_device_reaches_whoever_waits(ledger: Ledger, data: Byte
     with pytest.raises(RuntimeError, match="link down"):
         lane.close()
     assert set(threading.enumerate()) <= before
+
+
+def test_a_home_outlives_the_poison_of_a_copy_that_failed(ledger: Ledger, data: Bytes) -> None:
+    gate = threading.Event()
+    with closing(SimulatedLane(ledger, 10**9, FAST, poison=True)) as lane:
+        lane._link._thread.submit(gate.wait)
+        short = FileSource(data.file, (FilePiece(0, data.content.numel() - 5, 10),), 10)
+        lane.send("unit", short, lane.empty(10))
+        lane.drain()
+        held = lane.used
+        gate.set()
+        assert held == 10  # or the fill that was still to come would write to memory given back
+        lane._link._thread.close()
+        assert lane.used == 0
