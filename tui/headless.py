@@ -76,7 +76,7 @@ def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:
                     print(line, file=sys.stderr)
             case Failed():
                 user = False  # the Done that follows says what it was
-            case Done(reply=Reply() as reply):
+            case Done(reply=Reply() as reply, error=None):
                 print(json.dumps(reply.as_json()) if as_json else "", flush=True)
                 return reply
             case Done(error=error):

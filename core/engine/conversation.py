@@ -2,44 +2,74 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+from core.engine.events import Reason
+
+Role = Literal["user", "assistant"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message. `tokens` and `mu` (Mirostat's state at its end) belong to replies.
+    """One message. All from `tokens` on belongs to replies.
 
-    A reply is kept as token ids: decoding and encoding again need not give the same ones.
+    A reply is kept as token ids: decoding and encoding again need not give the same ones. `surprise` is in
+    bits, one for each of them; `mu` is Mirostat's state at its end; `reason` says why it ended, None while
+    it has not. `start` is the message that its prompt began with, where older ones had left the context.
+    `tokenizer` is the fingerprint of the vocabulary that the ids belong to.
     """
 
     id: int
     parent: int | None
-    role: Literal["user", "assistant"]
+    role: Role
     text: str
     tokens: tuple[int, ...] = ()
+    surprise: tuple[float, ...] = ()
     mu: float | None = None
+    reason: Reason | None = None
+    start: int | None = None
+    tokenizer: str | None = None
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether it is a reply that ended before its end, so that the model can go on with it."""
+        return self.reason in (Reason.LENGTH, Reason.CANCELLED, Reason.ERROR)
 
 
 class Conversation:
-    """All messages by id, and the head: where the next one goes."""
+    """All messages by id, and the head: where the next one goes. A parent's id is smaller than its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, messages: Iterable[Message] = (), head: int | None = None) -> None:
+        """ValueError unless the messages are a tree and the head is one of them."""
         self.messages: dict[int, Message] = {}
-        self.head: int | None = None
+        for message in messages:
+            parent = message.parent
+            if message.id in self.messages or not (parent is None or parent in self.messages):
+                raise ValueError(f"message {message.id} behind {parent} does not grow a tree")
+            self.messages[message.id] = message
+        if head is not None and head not in self.messages:
+            raise ValueError(f"the head {head} is none of {len(self.messages)} messages")
+        self.head = head
 
-    def add(
-        self,
-        role: Literal["user", "assistant"],
-        text: str,
-        tokens: tuple[int, ...] = (),
-        mu: float | None = None,
-    ) -> Message:
+    def add(self, role: Role, text: str) -> Message:
         """Append behind the head, which moves to the new message."""
-        message = Message(len(self.messages), self.head, role, text, tokens, mu)
+        message = Message(max(self.messages, default=-1) + 1, self.head, role, text)
         self.messages[message.id] = message
         self.head = message.id
         return message
+
+    def replace(self, message: Message) -> None:
+        """Put a message in the place of the one with its id. KeyError where there is none."""
+        self.messages[message.id]
+        self.messages[message.id] = message
+
+    def discard(self, message_id: int) -> None:
+        """Forget a message that nothing follows. KeyError for an unknown one; ValueError for another."""
+        if self.children(message_id) or self.head == message_id:
+            raise ValueError(f"message {message_id} is in use")
+        del self.messages[message_id]
 
     def rewind(self, message_id: int | None) -> None:
         """Move the head. KeyError for an unknown message."""
@@ -47,16 +77,37 @@ class Conversation:
             raise KeyError(message_id)
         self.head = message_id
 
-    def path(self) -> list[Message]:
-        """From the first message to the head."""
+    def path(self, head: int | None = None) -> list[Message]:
+        """From the first message to `head`, or to the head of the conversation."""
         found: list[Message] = []
-        at = self.head
+        at = self.head if head is None else head
         while at is not None:
             found.append(self.messages[at])
             at = self.messages[at].parent
         return found[::-1]
 
+    def children(self, message_id: int | None) -> list[Message]:
+        """What was said behind a message, or at the start, in the order in which it was."""
+        return [message for message in self.messages.values() if message.parent == message_id]
+
+    def siblings(self, message_id: int) -> list[Message]:
+        """A message and what else was said in its place, in order."""
+        return self.children(self.messages[message_id].parent)
+
+    def leaf(self, message_id: int) -> Message:
+        """The end of what was said behind a message, along the newest one each time."""
+        message = self.messages[message_id]
+        while children := self.children(message.id):
+            message = children[-1]
+        return message
+
     @property
     def mu(self) -> float | None:
         """Mirostat's state at the head: that of the last reply on the path that has one."""
         return next((message.mu for message in reversed(self.path()) if message.mu is not None), None)
+
+    @property
+    def start(self) -> int | None:
+        """The message that the context begins with at the head; None where nothing has left it."""
+        replies = (message for message in reversed(self.path()) if message.role == "assistant")
+        return next((message.start for message in replies), None)

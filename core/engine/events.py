@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from core.options import LoadOptions, Sampling
 from core.weights.plan import Plan
+
+if TYPE_CHECKING:
+    from core.engine.conversation import Message
 
 
 class Reason(StrEnum):
@@ -38,6 +41,15 @@ class Submit:
 
     run: int
     text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Resume:
+    """Have the model speak at the head: answer the message there, beside what it said to it before, or go
+    on with the reply there, which was cut off. Numbered like a Submit.
+    """
+
+    run: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
-    """Make this message the head of the conversation; None is its empty start (a new chat).
+    """Make this message the head of the conversation; None is its empty start. Answered by Moved.
 
     The next Submit adds a sibling of what followed; nothing is deleted.
     """
@@ -94,11 +106,24 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenChat:
+    """Another conversation in place of this one; without messages a new one. Answered by Opened.
+
+    Their ids grow from parent to child. Replies whose tokens are those of another vocabulary are encoded
+    anew, and a Notice says so. `chat` is the number under which it is saved, None where it is not yet.
+    """
+
+    messages: tuple[Message, ...] = ()
+    head: int | None = None
+    chat: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Stop whatever runs and end the worker."""
 
 
-Command = Load | Submit | Score | Stop | Configure | Apply | Rewind | Shutdown
+Command = Load | Submit | Resume | Score | Stop | Configure | Apply | Rewind | OpenChat | Shutdown
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -123,7 +148,8 @@ class ModelInfo:
     """What was loaded, in the words the interface shows.
 
     `dtype` is the float type, `format` that of most weights. `kernels` says for formats what multiplies on
-    the CPU.
+    the CPU. `max_context` is the model's limit, `kv_bytes` what the cache takes for each token of context,
+    and `tokenizer` the fingerprint of its vocabulary.
     """
 
     name: str
@@ -137,6 +163,9 @@ class ModelInfo:
     load_s: float
     format: str = ""
     kernels: tuple[tuple[str, str], ...] = ()
+    max_context: int = 0
+    kv_bytes: int = 0
+    tokenizer: str = ""
 
     @property
     def weights(self) -> str:
@@ -170,6 +199,53 @@ class Placed:
     plan: Plan
     ram_unpinned: int = 0
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Another conversation is in place, with its head; see OpenChat."""
+
+    chat: int | None
+    head: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """The head of the conversation is this message now; see Rewind."""
+
+    head: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run has its place in the conversation: a message and the reply to come.
+
+    `parent_id` is what the message stands behind. `start` is the message that the context begins with, None
+    for the first one. Where `continues`, the reply was there before and goes on.
+    """
+
+    run: int
+    user_id: int
+    reply_id: int
+    parent_id: int | None
+    text: str
+    start: int | None = None
+    continues: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The context was too small: the oldest exchanges have left it, and the rest is run anew.
+
+    `start` is the message that the context begins with from now on, `exchanges` how many more of them stand
+    before it, `tokens` what has to be run, and `seconds` how long that may take, None where nothing was
+    measured yet.
+    """
+
+    start: int
+    exchanges: int
+    tokens: int
+    seconds: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +287,11 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One finished reply: the object that `--json` prints and the database keeps."""
+    """One finished reply: the object that `--json` prints and the database keeps.
+
+    Of a reply that went on after it was cut off it is the whole, and `prompt_tokens` what stands before it;
+    `seed`, `cached_tokens` and `stats` are those of the last run.
+    """
 
     text: str
     tokens: tuple[int, ...]
@@ -232,8 +312,10 @@ class Reply:
 class Done:
     """The run is over. The ids name its messages in the conversation, for Rewind.
 
-    `parent_id` is the head before the user message (None at the start). After an error `reply` may
-    be None and `error` says why.
+    `parent_id` is what the user message stands behind (None at the start) and `head` where the conversation
+    is now. Where nothing was said, `reply_id` is None, and the head is where it was before the run. After an
+    error `reply` may be None and `error` says why. `cut` is what the next message will set off, where it
+    will not fit any more.
     """
 
     run: int
@@ -243,7 +325,9 @@ class Done:
     user_id: int | None = None
     reply_id: int | None = None
     parent_id: int | None = None
+    head: int | None = None
     error: str | None = None
+    cut: Cut | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,6 +422,14 @@ class Notice:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """The conversation is saved under this number, and with this title, from now on."""
+
+    chat: int
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """Something went wrong outside a reply. After a fatal failure nothing can be submitted.
 
@@ -354,6 +446,10 @@ Event = (
     | Ready
     | Placing
     | Placed
+    | Opened
+    | Moved
+    | Begun
+    | Cut
     | Prefill
     | Delta
     | Done
@@ -361,5 +457,6 @@ Event = (
     | Scored
     | Snapshot
     | Notice
+    | Saved
     | Failed
 )

@@ -28,6 +28,7 @@ from core.model.transformer import Transformer
 from core.monitor import PeakMemory
 from core.options import LoadOptions
 from core.text.dialogue import ChatFormat, choose_format
+from core.text.fingerprint import fingerprint
 from core.text.formats.base import ends
 from core.text.tokenizer import Tokenizer
 from core.weights.kernel_cache import kernel_words
@@ -127,6 +128,9 @@ class _Load:
             kernels=tuple(
                 (format, kernel_words(names)) for format, names in self._compute.host_kernels.names().items()
             ),
+            max_context=config.max_context,
+            kv_bytes=plan.needs.kv // plan.needs.context,
+            tokenizer=fingerprint(tokenizer),
         )
         self._peak.look(force=True)
         stop_ids = hints.stop_ids | ends(tokenizer) if chat is None else chat.stop_ids

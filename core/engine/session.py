@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 from core.engine.backend import Sink
+from core.engine.context import Exchange, Prompt, TooLong, exchanges, fit, room
 from core.engine.conversation import Conversation, Message
-from core.engine.devices import peak_vram
-from core.engine.events import Configure, Delta, Done, Prefill, Reason, Reply, Stats
+from core.engine.events import Begun, Configure, Cut, Done, Failed, Moved, Notice, OpenChat, Opened, Reason
 from core.engine.generate import generate
 from core.engine.load import Engine
+from core.engine.recording import Recording
 from core.errors import Cancelled, UserError
-from core.sampling.sampler import RECENT, Choice, Sampler
-from core.text.decode import StreamDecoder
+from core.sampling.sampler import RECENT, Sampler
 from core.text.dialogue import Turn, raw_prompt
-from core.text.sanitize import sanitize
 
-_DELTA_SECONDS = 0.05  # at most 20 events a second, whatever the speed of the model
+log = logging.getLogger(__name__)
+
+_MEASURED = 16  # tokens of prefill from which its speed says something
 
 
 class Session:
@@ -30,162 +32,205 @@ class Session:
         self._engine = engine
         self._settings = settings
         self._emit = emit
+        self._prefill_rate: float | None = None  # tokens per second, as last measured
 
-    def reply(self, run: int, text: str, cancelled: Callable[[], bool]) -> Done:
-        """Answer `text` at the head of the conversation, emitting Prefill and Delta on the way.
+    # --- the tree -------------------------------------------------------------------------------
 
-        A UserError leaves the conversation as it was, and so does a stop before the first token.
+    def open(self, chat: OpenChat) -> None:
+        """Another conversation in place of this one. ValueError where its messages are no tree."""
+        messages = [self._encoded(message) for message in chat.messages]
+        self.conversation = Conversation(messages, chat.head)
+        self._emit(Opened(chat.chat, chat.head))
+        others = sum(new is not old for new, old in zip(messages, chat.messages, strict=True))
+        if others:
+            self._emit(
+                Notice(
+                    f"{others} {'reply' if others == 1 else 'replies'} of this chat came from a model with "
+                    f"another vocabulary; {self._engine.info.name} gets the text encoded anew"
+                )
+            )
+
+    def _encoded(self, message: Message) -> Message:
+        """A message whose tokens are of this model's vocabulary."""
+        engine, own = self._engine, self._engine.info.tokenizer
+        if message.role == "user" or message.tokenizer == own:
+            return message
+        at_start = engine.format is None or engine.format.replies_start_text
+        tokens = tuple(engine.tokenizer.encode(message.text, continues=not at_start))
+        return replace(message, tokens=tokens, surprise=(), tokenizer=own)
+
+    def rewind(self, message_id: int | None) -> None:
+        """Move the head. KeyError for an unknown message."""
+        self.conversation.rewind(message_id)
+        self._emit(Moved(message_id))
+
+    # --- replies --------------------------------------------------------------------------------
+
+    def submit(self, run: int, text: str, cancelled: Callable[[], bool]) -> Done:
+        """Answer `text` at the head of the conversation, emitting Begun, Cut, Prefill and Delta on the way.
+
+        A UserError leaves the conversation as it was. Where nothing is said the head does not move, but the
+        message stays in the tree.
         """
-        parent = self.conversation.head
+        talk = self.conversation
+        before = talk.head
+        if before is not None and talk.messages[before].role == "user":  # never answered: say this instead
+            talk.rewind(talk.messages[before].parent)
+        user = talk.add("user", text)
         try:
-            return self._reply(run, text, parent, cancelled)
+            prompt = self._prompt(None)
         except BaseException:
-            self.conversation.rewind(parent)
+            talk.rewind(before)
+            talk.discard(user.id)
             raise
+        return self._answer(run, user, prompt, before, cancelled)
 
-    def _reply(self, run: int, text: str, parent: int | None, cancelled: Callable[[], bool]) -> Done:
-        engine, settings = self._engine, self._settings()
-        mu = self.conversation.mu
-        user = self.conversation.add("user", text)
-        prompt = self._prompt(text, settings.system)
-        seed = settings.sampling.seed
-        seed = secrets.randbelow(2**32) if seed is None else seed
-        sampler = Sampler(lambda: self._settings().sampling, seed, prompt[-RECENT:], mu)
-        at_start = engine.format.replies_start_text if engine.format else not text
-        recording = _Recording(run, engine, len(prompt), self._emit, at_start=at_start)
-        tokens = generate(
-            engine.runner,
-            prompt,
-            sampler,
-            cancelled=cancelled,
-            on_prefill=recording.prefill,
+    def resume(self, run: int, cancelled: Callable[[], bool]) -> Done:
+        """Answer the message at the head, or go on with the reply there; all else is as in `submit`."""
+        talk = self.conversation
+        if talk.head is None:
+            raise UserError("there is nothing to go on with yet; send a message")
+        head = talk.messages[talk.head]
+        if head.role == "user":
+            others = talk.children(head.id)
+            before = others[-1].id if others else head.id
+            return self._answer(run, head, self._prompt(None), before, cancelled)
+        if not head.cut_off:
+            raise UserError("the reply has come to its end; send a message, or regenerate the reply")
+        prompt = self._prompt(head)
+        reply = replace(head, start=prompt.start, reason=None)
+        talk.replace(reply)
+        assert head.parent is not None
+        return self._speak(run, talk.messages[head.parent], reply, prompt, head.id, cancelled)
+
+    def _answer(
+        self, run: int, user: Message, prompt: Prompt, before: int | None, cancelled: Callable[[], bool]
+    ) -> Done:
+        """A new reply to `user`; without a token of it the head goes back to `before`."""
+        talk = self.conversation
+        talk.rewind(user.id)
+        reply = replace(talk.add("assistant", ""), start=prompt.start, tokenizer=self._engine.info.tokenizer)
+        talk.replace(reply)
+        return self._speak(run, user, reply, prompt, before, cancelled)
+
+    def _speak(
+        self,
+        run: int,
+        user: Message,
+        reply: Message,
+        prompt: Prompt,
+        before: int | None,
+        cancelled: Callable[[], bool],
+    ) -> Done:
+        engine, talk = self._engine, self.conversation
+        self._emit(
+            Begun(run, user.id, reply.id, user.parent, user.text, prompt.start, continues=bool(reply.tokens))
         )
-        reason = Reason.LENGTH  # the context is full
+        if prompt.left:
+            self._emit(self._cut(prompt))
+        seed = self._settings().sampling.seed
+        seed = secrets.randbelow(2**32) if seed is None else seed
+        sampler = Sampler(lambda: self._settings().sampling, seed, prompt.tokens[-RECENT:], talk.mu)
+        at_start = engine.format.replies_start_text if engine.format else not user.text
+        recording = Recording(run, engine, len(prompt.tokens), self._emit, earlier=reply, at_start=at_start)
+        reason, error = self._generate(prompt, sampler, recording, cancelled)
+        said = recording.finish(reason, seed, sampler.mu)
+        if said.stats.prefill_tok_s is not None and recording.run_anew >= _MEASURED:
+            self._prefill_rate = said.stats.prefill_tok_s
+        if not said.tokens:
+            talk.rewind(before)
+            talk.discard(reply.id)
+            return Done(run, reason, said.stats, said, user.id, None, user.parent, talk.head, error)
+        talk.replace(
+            replace(
+                reply, text=said.text, tokens=said.tokens, surprise=said.surprise, mu=said.mu, reason=reason
+            )
+        )
+        return Done(
+            run, reason, said.stats, said, user.id, reply.id, user.parent, talk.head, error, self._ahead()
+        )
+
+    def _generate(
+        self, prompt: Prompt, sampler: Sampler, recording: Recording, cancelled: Callable[[], bool]
+    ) -> tuple[Reason, str | None]:
+        """Why it ended, and what went wrong: what had been said by then is kept."""
+        tokens = generate(
+            self._engine.runner, prompt.tokens, sampler, cancelled=cancelled, on_prefill=recording.prefill
+        )
         try:
             with closing(tokens):
                 for choice in tokens:
-                    if choice.token in engine.stop_ids:
-                        reason = Reason.STOP
-                        break
+                    if choice.token in self._engine.stop_ids:
+                        return Reason.STOP, None
                     recording.add(choice)
-                    if len(recording.tokens) >= self._settings().sampling.max_tokens:
+                    if recording.new >= self._settings().sampling.max_tokens:
                         break
         except Cancelled:
-            reason = Reason.CANCELLED
-        reply = recording.finish(reason, seed, sampler.mu)
-        if reason is Reason.CANCELLED and not reply.tokens:
-            self.conversation.rewind(parent)
-            return Done(run, reason, reply.stats, reply, parent_id=parent)
-        answer = self.conversation.add("assistant", reply.text, reply.tokens, reply.mu)
-        return Done(run, reason, reply.stats, reply, user.id, answer.id, parent)
+            return Reason.CANCELLED, None
+        except UserError as error:
+            return Reason.ERROR, str(error)
+        except Exception as error:
+            log.error("a reply failed", exc_info=error)
+            self._emit(Failed(f"{type(error).__name__}: {error}", user=False))
+            return Reason.ERROR, f"{type(error).__name__}: {error}"
+        return Reason.LENGTH, None  # of the reply, or the context is full
 
-    def _prompt(self, text: str, system: str | None) -> list[int]:
-        engine = self._engine
+    # --- the prompt -----------------------------------------------------------------------------
+
+    def _prompt(self, continued: Message | None, path: Sequence[Message] | None = None) -> Prompt:
+        """The prompt at the head, or of `path`: up to and with `continued`, a reply that was cut off."""
+        engine, settings = self._engine, self._settings()
+        path = self.conversation.path() if path is None else path
+        turns = exchanges(path)
         if engine.format is None:
-            prompt = raw_prompt(engine.tokenizer, text)
+            turns = turns[-1:]
         else:
-            engine.format.check(text)
-            prompt = engine.format.encode(_turns(self.conversation.path()), system)
-        length, limit = len(prompt), engine.cache.capacity
-        if length >= limit:
-            wanted = length + 512
-            larger = f" or load with --context {wanted}" if wanted <= engine.model.config.max_context else ""
-            raise UserError(
-                f"{length} tokens do not fit in the context {limit}; shorten it, start a new chat{larger}"
+            engine.format.check(turns[-1][0].text)
+        capacity = engine.cache.capacity
+
+        def encode(some: Sequence[Exchange]) -> list[int]:
+            return self._encode(some, continued, settings.system)
+
+        try:
+            return fit(
+                turns, self.conversation.start, encode, capacity, room(capacity, settings.sampling.max_tokens)
             )
-        return prompt
+        except TooLong as error:
+            wanted = error.tokens + 512
+            larger = f" or load with --context {wanted}" if wanted <= engine.info.max_context else ""
+            raise UserError(
+                f"{error.tokens} tokens do not fit in the context {capacity}; "
+                f"shorten it, start a new chat{larger}"
+            ) from None
 
+    def _encode(self, turns: Sequence[Exchange], continued: Message | None, system: str | None) -> list[int]:
+        engine = self._engine
+        spoken = [
+            Turn(user.text, None if reply is None or reply is continued else reply.tokens)
+            for user, reply in turns
+        ]
+        if engine.format is None:
+            prompt = raw_prompt(engine.tokenizer, spoken[-1].user)
+        else:
+            prompt = engine.format.encode(spoken, system)
+        return prompt if continued is None else [*prompt, *continued.tokens]
 
-class _Recording:
-    """What one reply has said so far, when, and what of it has been emitted."""
+    def _cut(self, prompt: Prompt) -> Cut:
+        assert prompt.start is not None
+        tokens = len(prompt.tokens) - self._engine.cache.common(prompt.tokens)
+        seconds = None if self._prefill_rate is None else tokens / self._prefill_rate
+        return Cut(prompt.start, prompt.left, tokens, seconds)
 
-    def __init__(self, run: int, engine: Engine, prompt_tokens: int, emit: Sink, *, at_start: bool) -> None:
-        self.tokens: list[int] = []
-        self._surprises: list[float] = []
-        self._run, self._engine, self._emit = run, engine, emit
-        self._prompt_tokens = prompt_tokens
-        self._cached: int | None = None
-        self._decoder = StreamDecoder(engine.tokenizer, at_start=at_start)
-        self._text: list[str] = []
-        self._sent_tokens = self._sent_text = 0
-        self._started = self._last = self._last_sent = time.perf_counter()
-        self._first: float | None = None
-        self._arrived = self._arrived_first = 0
-
-    def prefill(self, done: int) -> None:
-        """`done` prompt tokens are in the cache; the first call says how many were there before."""
-        if self._cached is None:
-            self._cached = done
-        self._emit(Prefill(self._run, done, self._prompt_tokens, self._cached))
-
-    def add(self, choice: Choice) -> None:
-        """One more token; a Delta if the last one is long enough ago."""
-        now = time.perf_counter()
-        self.tokens.append(choice.token)
-        self._surprises.append(choice.surprise)
-        self._say(self._decoder.feed(choice.token))
-        self._engine.peak.look()
-        self._arrived = self._engine.placement.arrived
-        if self._first is None:
-            self._first, self._arrived_first = now, self._arrived
-            self._flush()
-        elif now - self._last_sent >= _DELTA_SECONDS:
-            self._flush()
-        self._last = now
-
-    def finish(self, reason: Reason, seed: int, mu: float | None) -> Reply:
-        """Emit what is left and sum up."""
-        self._say(self._decoder.flush())
-        self._flush()
-        self._engine.peak.look(force=True)
-        return Reply(
-            text="".join(self._text),
-            tokens=tuple(self.tokens),
-            surprise=tuple(self._surprises),
-            finish_reason=reason,
-            seed=seed,
-            mu=mu,
-            prompt_tokens=self._prompt_tokens,
-            cached_tokens=self._cached or 0,
-            stats=self._stats(),
-        )
-
-    def _say(self, text: str) -> None:
-        if text:
-            self._text.append(sanitize(text))
-
-    def _flush(self) -> None:
-        self._last_sent = time.perf_counter()
-        text = "".join(self._text[self._sent_text :])
-        ids = tuple(self.tokens[self._sent_tokens :])
-        if text or ids:
-            self._emit(Delta(self._run, text, ids, tuple(self._surprises[self._sent_tokens :])))
-        self._sent_tokens, self._sent_text = len(self.tokens), len(self._text)
-
-    def _stats(self) -> Stats:
-        ttft = prefill = decode = streamed = None
-        if self._first is not None:
-            ttft = self._first - self._started
-            prefill = (self._prompt_tokens - (self._cached or 0)) / ttft
-            if len(self.tokens) > 1:
-                decode = (len(self.tokens) - 1) / (self._last - self._first)
-                streamed = (self._arrived - self._arrived_first) // (len(self.tokens) - 1)
-        return Stats(
-            load_s=self._engine.info.load_s,
-            ttft_s=ttft,
-            prefill_tok_s=prefill,
-            decode_tok_s=decode,
-            streamed_bytes_per_token=streamed if self._engine.placement.streams else None,
-            peak_vram_bytes=peak_vram(self._engine.machine),
-            peak_rss_bytes=self._engine.peak.rss,
-            peak_anon_bytes=self._engine.peak.anon,
-        )
-
-
-def _turns(path: list[Message]) -> list[Turn]:
-    """Pairs of message and reply; the last message is open."""
-    turns = []
-    for i in range(0, len(path), 2):
-        reply = path[i + 1].tokens if i + 1 < len(path) else None
-        turns.append(Turn(path[i].text, reply))
-    return turns
+    def _ahead(self) -> Cut | None:
+        """What a next message of a word would set off; None where it fits."""
+        talk, engine = self.conversation, self._engine
+        # Encoding all texts takes a while, and most conversations are far from the end.
+        if engine.format is None or engine.cache.length < engine.cache.capacity // 2:
+            return None
+        assert talk.head is not None
+        word = Message(-1, talk.head, "user", "Go on.")
+        try:
+            prompt = self._prompt(None, [*talk.path(), word])
+        except UserError:
+            return None
+        return self._cut(prompt) if prompt.left else None

@@ -21,9 +21,11 @@ from core.engine.events import (
     Failed,
     Load,
     Loading,
+    OpenChat,
     Placed,
     Ready,
     Reason,
+    Resume,
     Rewind,
     Score,
     Scored,
@@ -112,7 +114,7 @@ class LocalBackend:
         match command:
             case Load():
                 self._load(command)
-            case Submit():
+            case Submit() | Resume():
                 self._reply(command)
             case Score():
                 self._score(command)
@@ -120,7 +122,10 @@ class LocalBackend:
                 self._apply()
             case Rewind(message_id):
                 if self._session is not None:
-                    self._session.conversation.rewind(message_id)
+                    self._session.rewind(message_id)
+            case OpenChat():
+                if self._session is not None:
+                    self._session.open(command)
 
     def _load(self, command: Load) -> None:
         self._sink(Loading("starting torch"))
@@ -157,14 +162,16 @@ class LocalBackend:
             self._sink(Placed(placement.plan, placement.unpinned))
         self._engine.runner.rows = placement.plan.rows
 
-    def _reply(self, command: Submit) -> None:
-        run = command.run
-        if self._session is None:
+    def _reply(self, command: Submit | Resume) -> None:
+        run, session = command.run, self._session
+        if session is None:
             self._sink(Done(run, Reason.ERROR, Stats(), error="no model is loaded"))
         elif self._is_stopped(run):
-            self._sink(Done(run, Reason.CANCELLED, Stats()))
+            self._sink(Done(run, Reason.CANCELLED, Stats(), head=session.conversation.head))
+        elif isinstance(command, Submit):
+            self._sink(session.submit(run, command.text, lambda: self._is_stopped(run)))
         else:
-            self._sink(self._session.reply(run, command.text, lambda: self._is_stopped(run)))
+            self._sink(session.resume(run, lambda: self._is_stopped(run)))
 
     def _score(self, command: Score) -> None:
         run = command.run
@@ -188,10 +195,11 @@ class LocalBackend:
         match command:
             case Load():
                 self._sink(Failed(text, fatal=True, user=user))
-            case Submit(run):
+            case Submit(run) | Resume(run):
                 if not user:
                     self._sink(Failed(text, user=False))
-                self._sink(Done(run, Reason.ERROR, Stats(), error=text))
+                head = self._session.conversation.head if self._session else None
+                self._sink(Done(run, Reason.ERROR, Stats(), head=head, error=text))
             case Score(run):
                 if not user:
                     self._sink(Failed(text, user=False))

@@ -70,6 +70,13 @@ class KVCache:
         """Declare the rows of these tokens, just written in every layer, valid."""
         self.tokens.extend(tokens)
 
+    def common(self, tokens: list[int]) -> int:
+        """How many of `tokens` `rewind` would keep."""
+        pairs = zip(self.tokens, tokens[:-1], strict=False)
+        return next(
+            (i for i, (ours, theirs) in enumerate(pairs) if ours != theirs), min(self.length, len(tokens) - 1)
+        )
+
     def rewind(self, tokens: list[int]) -> list[int]:
         """Keep the longest common prefix with `tokens` and return what is left to run.
 
@@ -78,11 +85,6 @@ class KVCache:
         """
         if not tokens:
             raise ValueError("no tokens to run")
-        keep = 0
-        for ours, theirs in zip(self.tokens, tokens, strict=False):
-            if ours != theirs:
-                break
-            keep += 1
-        keep = min(keep, len(tokens) - 1)
+        keep = self.common(tokens)
         del self.tokens[keep:]
         return tokens[keep:]

@@ -7,7 +7,6 @@ from collections.abc import Generator
 import pytest
 import torch
 
-from core.engine.conversation import Conversation
 from core.engine.generate import generate
 from core.engine.runner import Runner
 from core.errors import Cancelled, UserError
@@ -135,23 +134,3 @@ def test_memory_that_runs_out_is_made_and_the_pass_is_tried_again() -> None:
     left, runner.rows = 1, 16
     with pytest.raises(UserError, match="16 tokens in one pass"):
         runner.run(list(range(20)), lambda: False)
-
-
-def test_a_conversation_is_a_tree() -> None:
-    talk = Conversation()
-    first = talk.add("user", "a")
-    answer = talk.add("assistant", "b", (1, 2), mu=3.0)
-    talk.add("user", "c")
-    talk.add("assistant", "d", (3,))
-    assert [m.text for m in talk.path()] == ["a", "b", "c", "d"]
-    assert talk.mu == 3.0  # the last reply that has one
-    talk.rewind(first.id)
-    talk.add("assistant", "e", (4,), mu=1.0)
-    assert [m.text for m in talk.path()] == ["a", "e"]
-    assert talk.mu == 1.0
-    assert talk.messages[answer.id].text == "b"  # nothing is lost
-    talk.rewind(None)
-    assert talk.path() == []
-    assert talk.mu is None
-    with pytest.raises(KeyError):
-        talk.rewind(99)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from core.engine.events import (
-    Command,
     Configure,
     Delta,
     Done,
@@ -22,65 +20,13 @@ from core.engine.events import (
     Prefill,
     Ready,
     Reason,
-    Reply,
     Rewind,
     Stop,
     Submit,
 )
 from core.engine.worker import LocalBackend
 from core.options import LoadOptions, Sampling
-
-GREEDY = Sampling(temperature=0, max_tokens=60)
-
-
-@dataclass
-class Engine:
-    """A backend and its events, in the order they came."""
-
-    backend: LocalBackend
-    events: queue.SimpleQueue[Event]
-    run: int = -1
-
-    def send(self, *commands: Command) -> None:
-        for command in commands:
-            self.backend.submit(command)
-
-    def until(self, kind: type[Event], seen: Callable[[Event], None] = lambda event: None) -> Event:
-        while True:
-            event = self.events.get(timeout=60)
-            seen(event)
-            if isinstance(event, kind):
-                return event
-
-    def ask(self, text: str, seen: Callable[[Event], None] = lambda event: None) -> Done:
-        self.run += 1
-        self.send(Submit(self.run, text))
-        done = self.until(Done, seen)
-        assert isinstance(done, Done)
-        return done
-
-    def reply(self, text: str) -> Reply:
-        reply = self.ask(text).reply
-        assert reply is not None
-        return reply
-
-
-@pytest.fixture
-def start(stories: Path) -> Iterator[Callable[..., Engine]]:
-    started: list[Engine] = []
-
-    def begin(sampling: Sampling = GREEDY, **options: object) -> Engine:
-        events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        backend = LocalBackend()
-        backend.start(events.put)
-        engine = Engine(backend, events)
-        started.append(engine)
-        chosen = {"dtype": "float32", "device": "cpu"} | options
-        engine.send(Configure(sampling), Load(LoadOptions(str(stories), **chosen)))  # type: ignore[arg-type]
-        return engine
-
-    yield begin
-    assert all(engine.backend.close(5) for engine in started)
+from tests.core.engine import GREEDY, Engine
 
 
 def test_a_message_sent_before_ready_is_answered_after_it(start: Callable[..., Engine]) -> None:

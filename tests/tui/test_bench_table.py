@@ -227,6 +227,8 @@ def test_an_end_from_outside_leaves_no_process(number: int, stories: Path, tmp_p
     process = subprocess.Popen(
         argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env=os.environ | {"LLAMA_TUI_CACHE": str(tmp_path)},
+        # In the background of a shell ctrl+C is ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     with process:
         assert process.stderr is not None
