@@ -11,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from core.engine.backend import Sink
+from core.engine.conversation import Conversation, Message
 from core.engine.events import (
     Apply,
+    Begun,
     Command,
     Delta,
     Done,
@@ -21,12 +23,16 @@ from core.engine.events import (
     Load,
     Loading,
     ModelInfo,
+    Moved,
+    OpenChat,
+    Opened,
     Placed,
     Placing,
     Prefill,
     Ready,
     Reason,
     Reply,
+    Resume,
     Rewind,
     Stats,
     Stop,
@@ -97,11 +103,10 @@ class FakeBackend:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ready = False
-        self._waiting: deque[Submit | Rewind] = deque()
+        self._waiting: deque[Submit | Resume | Rewind | OpenChat] = deque()
         self._running: _Reply | None = None
         self._stopped = 0
-        self._ids = itertools.count(1)
-        self._head: int | None = None
+        self._talk = Conversation()
 
     # --- the protocol ---------------------------------------------------------------------------
 
@@ -116,7 +121,7 @@ class FakeBackend:
         match command:
             case Load():
                 self._begin_load()
-            case Submit() | Rewind():
+            case Submit() | Resume() | Rewind() | OpenChat():
                 self._waiting.append(command)
                 self._next()
             case Apply(plan):
@@ -193,12 +198,31 @@ class FakeBackend:
         while self._ready and self._running is None and self._waiting:
             match self._waiting.popleft():
                 case Rewind(message_id):
-                    self._head = message_id
-                case Submit(run) if run <= self._stopped:
-                    self.emit(Done(run, Reason.CANCELLED, Stats()))
-                case Submit() as submit:
-                    self._running = _Reply(submit, self._head, next(self._replies).split(" "))
-                    self._after(PREFILL_S, self._prefill)
+                    self._talk.rewind(message_id)
+                    self.emit(Moved(message_id))
+                case OpenChat(messages, head, chat):
+                    self._talk = Conversation(messages, head)
+                    self.emit(Opened(chat, head))
+                case Submit(run) | Resume(run) if run <= self._stopped:
+                    self.emit(Done(run, Reason.CANCELLED, Stats(), head=self._talk.head))
+                case Submit(run, text):
+                    before = self._talk.head
+                    self._begin(run, self._talk.add("user", text), None, before)
+                case Resume(run):
+                    assert self._talk.head is not None
+                    head = self._talk.messages[self._talk.head]
+                    user = (
+                        head
+                        if head.parent is None or head.role == "user"
+                        else self._talk.messages[head.parent]
+                    )
+                    self._begin(run, user, None if head is user else head, head.id)
+
+    def _begin(self, run: int, user: Message, earlier: Message | None, before: int | None) -> None:
+        reply = earlier or self._talk.add("assistant", "")
+        self.emit(Begun(run, user.id, reply.id, user.parent, user.text, continues=earlier is not None))
+        self._running = _Reply(run, user, reply, before, next(self._replies).split(" "))
+        self._after(PREFILL_S, self._prefill)
 
     def _prefill(self) -> None:
         reply = self._running
@@ -214,31 +238,39 @@ class FakeBackend:
         elif reply.sent == len(reply.words):
             self._finish(reply, Reason.STOP)
         else:
-            blank = " " if reply.sent else ""
+            blank = " " if reply.sent or reply.earlier.text else ""
             self.emit(Delta(reply.run, blank + reply.words[reply.sent], (reply.sent,), (self._surprise,)))
             reply.sent += 1
             self._after(self._token_s, self._step)
 
     def _finish(self, reply: _Reply, reason: Reason) -> None:
         stats = Stats(ttft_s=2 * PREFILL_S, decode_tok_s=1 / self._token_s)
-        ids: tuple[int | None, int | None] = (None, None)
-        if reply.sent:
-            ids = next(self._ids), next(self._ids)
-            self._head = ids[1]
-        text = " ".join(reply.words[: reply.sent])
-        surprise = (self._surprise,) * reply.sent
-        tokens = tuple(range(reply.sent))
+        earlier, user, talk = reply.earlier, reply.user, self._talk
+        said = " ".join(reply.words[: reply.sent])
+        text = " ".join(filter(None, (earlier.text, said)))
+        surprise = (*earlier.surprise, *(self._surprise,) * reply.sent)
+        tokens = (*earlier.tokens, *range(reply.sent))
         result = Reply(text, tokens, surprise, reason, 7, None, 20, 0, stats)
+        reply_id: int | None = earlier.id
+        if tokens:
+            talk.put(replace(earlier, text=text, tokens=tokens, surprise=surprise, reason=reason))
+        else:
+            talk.rewind(reply.before)
+            talk.discard(earlier.id)
+            reply_id = None
         self._running = None
-        self.emit(Done(reply.run, reason, stats, result, *ids, reply.parent))
+        self.emit(Done(reply.run, reason, stats, result, user.id, reply_id, user.parent, talk.head))
         self._next()
 
 
 class _Reply:
-    """A reply on its way."""
+    """A reply on its way; `before` is where the head was."""
 
-    def __init__(self, submit: Submit, parent: int | None, words: list[str]) -> None:
-        self.run, self.parent, self.words, self.sent = submit.run, parent, words, 0
+    def __init__(
+        self, run: int, user: Message, earlier: Message, before: int | None, words: list[str]
+    ) -> None:
+        self.run, self.user, self.earlier, self.before = run, user, earlier, before
+        self.words, self.sent = words, 0
 
 
 class LiveFakeBackend(FakeBackend):

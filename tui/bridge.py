@@ -19,8 +19,11 @@ class Bridge:
         self._target = target
 
     def __call__(self, event: Event) -> None:
-        """Queue `event` for the target."""
+        """Queue `event` for the target, if the screen has any use for it."""
+        message = MESSAGE_OF.get(type(event))
+        if message is None:
+            return
         try:
-            self._target.post_message(MESSAGE_OF[type(event)](event))
+            self._target.post_message(message(event))
         except RuntimeError:  # the event loop is closed, or the target has left the app
             return

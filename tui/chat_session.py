@@ -5,29 +5,42 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from core.engine.backend import Backend, Sink
 from core.engine.events import (
+    Begun,
     Command,
     Delta,
     Done,
     Load,
     Loading,
     ModelInfo,
+    OpenChat,
     Prefill,
     Ready,
+    Resume,
     Rewind,
     Stop,
     Submit,
 )
 from core.options import LoadOptions
 from tui.conversation import Conversation, Exchange
-from tui.figures import load_progress, rate, summary
+from tui.figures import cut_words, load_progress, rate, summary
 from tui.placement import Placement
 from tui.settings import Settings
 
 _WINDOW_S = 3.0  # the speed shown is the mean over this time, so that it can be read
 _SURPRISES = 32  # and the surprise over this many tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What is to be in the place of an exchange: another message, nothing, or the same one answered again."""
+
+    exchange: Exchange
+    text: str | None = None
+    again: bool = False
 
 
 class ChatSession:
@@ -52,7 +65,7 @@ class ChatSession:
         self.surprises: deque[float] = deque(maxlen=_SURPRISES)
         self._times: deque[tuple[float, int]] = deque()
         self._stopping: int | None = None
-        self._replacing: tuple[Exchange, str | None] | None = None
+        self._replacing: Replacement | None = None
         self._early: list[Command] | None = []  # what comes before the start; None after it
 
     # --- what the user does ---------------------------------------------------------------------
@@ -94,22 +107,52 @@ class ChatSession:
         self._submit(Stop(self._stopping))
         return True
 
-    def replace(self, exchange: Exchange, text: str | None) -> None:
-        """Drop the last exchange and say `text` in its place (None: nothing).
+    def replace(self, change: Replacement) -> None:
+        """Put something else in the place of an exchange, beside it in the tree.
 
-        Where its reply is still running, that is stopped first and the rest happens at its end, since
-        only then is it known where the conversation goes back to.
+        Where its reply is still running, that is stopped first and the rest happens at its end.
         """
-        if exchange.done is None:
-            self._replacing = (exchange, text)
+        exchange = change.exchange
+        if exchange.done is None and exchange.run in self.conversation.unfinished:
+            self._replacing = change
             self.stop()
             return
+        if change.again and exchange.user_id is not None:
+            self._submit(Rewind(exchange.user_id))
+            self._resume(exchange, again=True)
+            return
         self.conversation.drop(exchange)
-        # A run that ended before its first token has left no message behind.
-        if exchange.done.user_id is not None:
-            self._submit(Rewind(exchange.done.parent_id))
+        if exchange.user_id is not None:  # or the run never began
+            self._submit(Rewind(exchange.parent_id))
+            self.conversation.tree.rewind(exchange.parent_id)
+        text = exchange.user if change.again else change.text
         if text is not None:
             self.send(text)
+
+    def go_on(self) -> bool:
+        """Have the model go on with the last reply; False where that was not cut off."""
+        last = self.conversation.last
+        if last is None or not last.cut_off:
+            return False
+        self._resume(last, again=False)
+        return True
+
+    def _resume(self, exchange: Exchange, *, again: bool) -> None:
+        self.conversation.resume(exchange, again=again)
+        self._submit(Resume(exchange.run))
+
+    def walk(self, steps: int) -> str:
+        """To the sibling of the message nearest the end that has any; where one is now, in words."""
+        fork = self.conversation.fork()
+        if fork is None:
+            return "there is only one version; regenerate or edit makes another"
+        at, ids = fork
+        to = max(0, min(len(ids) - 1, at + steps))
+        if to != at:
+            head = self.conversation.tree.leaf(ids[to]).id
+            self._submit(Rewind(head))
+            self.conversation.go_to(head)
+        return f"version {to + 1} of {len(ids)}"
 
     def apply(self) -> None:
         """Have the pending placement made true, at once. Raises UserError where it cannot be had."""
@@ -118,23 +161,23 @@ class ChatSession:
     @property
     def replacing(self) -> Exchange | None:
         """The exchange that is being stopped in order to be replaced."""
-        return self._replacing[0] if self._replacing else None
+        return self._replacing.exchange if self._replacing else None
 
-    def take_replacement(self, finished: Exchange) -> tuple[Exchange, str | None] | None:
+    def take_replacement(self, finished: Exchange) -> Replacement | None:
         """What was to replace `finished`, now that it has ended."""
-        if self._replacing is None or self._replacing[0] is not finished:
+        if self._replacing is None or self._replacing.exchange is not finished:
             return None
         replacement, self._replacing = self._replacing, None
         return replacement
 
     def new_chat(self) -> None:
-        """Stop everything and go back to the empty start."""
+        """Stop everything and begin an empty conversation."""
         if self.conversation.unfinished:
             self._stopping = self.conversation.unfinished[-1]
             self._submit(Stop(self._stopping))
         self._replacing = None
-        self.conversation.exchanges.clear()
-        self._submit(Rewind(None))
+        self.conversation.clear()
+        self._submit(OpenChat())
 
     # --- what the engine says -------------------------------------------------------------------
 
@@ -145,6 +188,10 @@ class ChatSession:
     def load_progressed(self, loading: Loading) -> None:
         """The load went on."""
         self.loading = loading
+
+    def begun(self, begun: Begun) -> Exchange | None:
+        """A run has its place in the conversation; the exchange, if it is on screen."""
+        return self.conversation.note_begun(begun)
 
     def prefilled(self, prefill: Prefill) -> Exchange | None:
         """More of the prompt is in the cache; the exchange, if it is on screen."""
@@ -197,7 +244,9 @@ class ChatSession:
             return state if self._stopping is not None else f"{state} · Esc stop"
         last = self.conversation.last
         state = self.placement.progress() or "idle"
-        return " · ".join((state, *(summary(last) if last and last.tokens else ())))
+        ahead = last.done.cut if last and last.done else None
+        parts = (state, *(summary(last) if last and last.tokens else ()))
+        return " · ".join((*parts, f"next message: {cut_words(ahead)}") if ahead else parts)
 
     def _load_state(self) -> str:
         return "starting" if self.loading is None else load_progress(self.loading)

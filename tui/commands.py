@@ -81,11 +81,16 @@ ACTIONS: tuple[Action, ...] = (
            "ctrl+t", "/settings", bar="settings"),
     Action("new_chat", "New chat", "Starts an empty conversation with the same settings.",
            "ctrl+n", "/new", bar="new chat"),
-    Action("regenerate", "Regenerate", "Answers the last message again.",
+    Action("regenerate", "Regenerate", "Answers the last message again, beside the reply that is there.",
            "ctrl+r", "/regenerate", enabled=Need.EXCHANGE),
-    Action("edit", "Edit the last message", "Puts the last message back into the prompt; sending it replaces "
-           "that message and its reply.", "f7", "/edit", enabled=Need.EXCHANGE),
-    Action("erase", "Erase the last exchange", "Drops the last message and its reply.",
+    Action("continue", "Continue", "Goes on with the last reply, if it was stopped or reached its longest. "
+           "An empty message does the same.", slash="/continue", enabled=Need.EXCHANGE),
+    Action("previous", "Earlier version", "Where a message or reply has several versions, the one before; "
+           "the last such place counts.", "alt+left", "/previous", enabled=Need.EXCHANGE),
+    Action("next", "Later version", "The version after.", "alt+right", "/next", enabled=Need.EXCHANGE),
+    Action("edit", "Edit the last message", "Puts the last message back into the prompt; sending it stands "
+           "beside the old one.", "f7", "/edit", enabled=Need.EXCHANGE),
+    Action("erase", "Erase the last exchange", "Takes the last message and its reply off the end.",
            slash="/erase", enabled=Need.EXCHANGE),
     Action("copy", "Copy the last reply", "Puts the last reply on the clipboard, through the terminal.",
            "f6", "/copy", enabled=Need.REPLY, bar="copy reply"),

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from core.engine.events import Delta, Done, Prefill, Reason
+from core.engine.context import exchanges
+from core.engine.conversation import Conversation as Tree
+from core.engine.conversation import Message
+from core.engine.events import Begun, Delta, Done, Prefill, Reason
 
 
 @dataclass(slots=True)
 class Exchange:
-    """A user message and what came back."""
+    """A user message and what came back. `run` is the run that works on it, or did last.
+
+    The ids are those of the messages in the engine's conversation, None until it tells them.
+    """
 
     run: int
     user: str
@@ -17,16 +23,30 @@ class Exchange:
     surprises: list[float] = field(default_factory=list)
     prefill: Prefill | None = None
     done: Done | None = None
+    user_id: int | None = None
+    reply_id: int | None = None
+    parent_id: int | None = None
+    key: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """The first run gives the keys, whatever others follow."""
+        self.key = self.run
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the reply ended before its end, so that the model can go on with it."""
+        done = self.done
+        return done is not None and done.reply_id is not None and done.reason is not Reason.STOP
 
     @property
     def user_key(self) -> int:
         """The user message's key in the transcript."""
-        return 2 * self.run
+        return 2 * self.key
 
     @property
     def reply_key(self) -> int:
         """The reply's key in the transcript."""
-        return 2 * self.run + 1
+        return 2 * self.key + 1
 
     @property
     def tokens(self) -> int:
@@ -52,6 +72,9 @@ class Conversation:
 
     def __init__(self) -> None:
         self.exchanges: list[Exchange] = []
+        self.tree = Tree()
+        """All messages, as the engine has them."""
+        self._ends: dict[int, Done] = {}  # of the replies in the tree
         self.unfinished: list[int] = []
         self._next_run = 1
 
@@ -63,9 +86,36 @@ class Conversation:
         self.unfinished.append(exchange.run)
         return exchange
 
+    def resume(self, exchange: Exchange, *, again: bool) -> None:
+        """A new run for an exchange: it goes on with the reply, or replies once more where `again`."""
+        exchange.run, exchange.done, exchange.prefill = self._next_run, None, None
+        self._next_run += 1
+        self.unfinished.append(exchange.run)
+        if again:
+            exchange.reply, exchange.reply_id = "", None
+            exchange.surprises.clear()
+
+    def clear(self) -> None:
+        """An empty conversation; runs that go on are still owed an end."""
+        self.exchanges.clear()
+        self.tree = Tree()
+        self._ends.clear()
+
     def find(self, run: int) -> Exchange | None:
         """The exchange of this run, or None where it was dropped."""
         return next((exchange for exchange in self.exchanges if exchange.run == run), None)
+
+    def note_begun(self, begun: Begun) -> Exchange | None:
+        """Record where a run stands in the tree; the exchange, if it is still on screen."""
+        exchange = self.find(begun.run)
+        if exchange is None:
+            return None
+        user, reply, parent = begun.user_id, begun.reply_id, begun.parent_id
+        exchange.user_id, exchange.reply_id, exchange.parent_id = user, reply, parent
+        self.tree.put(Message(user, parent, "user", begun.text))
+        self.tree.put(Message(reply, user, "assistant", exchange.reply, start=begun.start))
+        self.tree.rewind(reply)
+        return exchange
 
     def note_prefill(self, prefill: Prefill) -> Exchange | None:
         """Record progress on a prompt; the exchange, if it is still on screen."""
@@ -89,7 +139,61 @@ class Conversation:
         exchange = self.find(done.run)
         if exchange is not None:
             exchange.done = done
+            if exchange.reply_id is not None:
+                self._end(exchange, exchange.reply_id, done)
         return exchange
+
+    def _end(self, exchange: Exchange, reply_id: int, done: Done) -> None:
+        """Take the end of a run into the tree; a reply without a token leaves it."""
+        if done.reply_id is not None and done.reply is not None:
+            placed, reply = self.tree.messages[reply_id], done.reply
+            self.tree.put(replace(placed, text=reply.text, surprise=reply.surprise, reason=done.reason))
+            self._ends[reply_id] = done
+        self.tree.rewind(done.head)
+        if done.reply_id is None:
+            exchange.reply_id = None
+            self.tree.discard(reply_id)
+
+    # --- the tree -------------------------------------------------------------------------------
+
+    def fork(self) -> tuple[int, list[int]] | None:
+        """The message nearest the head that has siblings: its place among them, and their ids."""
+        for message in reversed(self.tree.path()):
+            ids = [sibling.id for sibling in self.tree.siblings(message.id)]
+            if len(ids) > 1:
+                return ids.index(message.id), ids
+        return None
+
+    def place(self, exchange: Exchange) -> str:
+        """Where an exchange stands among its siblings, in words; "" where it has none."""
+        words = []
+        for name, id in (("message", exchange.user_id), ("reply", exchange.reply_id)):
+            if id is not None and len(ids := [m.id for m in self.tree.siblings(id)]) > 1:
+                words.append(f"{name} \u25c2 {ids.index(id) + 1}/{len(ids)} \u25b8")
+        return " · ".join(words)
+
+    def go_to(self, head: int | None) -> None:
+        """Have the exchanges be those on the way to `head`."""
+        self.tree.rewind(head)
+        known = {(e.user_id, e.reply_id): e for e in self.exchanges}
+        self.exchanges = []
+        for user, reply in exchanges(self.tree.path()):
+            found = known.get((user.id, reply.id if reply else None))
+            self.exchanges.append(found or self._restored(user, reply))
+
+    def _restored(self, user: Message, reply: Message | None) -> Exchange:
+        exchange = Exchange(self._next_run, user.text, user_id=user.id, parent_id=user.parent)
+        self._next_run += 1
+        if reply is not None:
+            exchange.reply, exchange.reply_id = reply.text, reply.id
+            exchange.surprises, exchange.done = list(reply.surprise), self._ends.get(reply.id)
+        return exchange
+
+    @property
+    def left(self) -> Exchange | None:
+        """The first exchange that the model still sees, where older ones have left the context."""
+        start = self.tree.start
+        return next((e for e in self.exchanges[1:] if start is not None and e.user_id == start), None)
 
     def drop(self, exchange: Exchange) -> None:
         """Take this exchange and all after it off the screen."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.engine.events import Done, Loading
+from core.engine.events import Cut, Done, Loading
 from tui.conversation import Exchange
 
 
@@ -60,8 +60,18 @@ def summary(exchange: Exchange) -> list[str]:
     return parts
 
 
-def footer(exchange: Exchange, done: Done, *, debug: bool) -> str:
-    """The line under a finished reply; `debug` adds time, mean surprise and perplexity."""
+def cut_words(cut: Cut) -> str:
+    """What a full context costs: who leaves, and what has to be run anew for it."""
+    who = "oldest exchange leaves" if cut.exchanges == 1 else f"{cut.exchanges} oldest exchanges leave"
+    time = "" if cut.seconds is None else f", about {seconds(cut.seconds)}"
+    return f"{who} the context, {cut.tokens} tokens run anew{time}"
+
+
+def footer(exchange: Exchange, done: Done, *, debug: bool, place: str = "") -> str:
+    """The line under a finished reply; `debug` adds time, mean surprise and perplexity.
+
+    `place` says where it stands among its siblings.
+    """
     parts = summary(exchange) if exchange.tokens else []
     if done.reply is not None and done.reply.cached_tokens:
         parts.append(f"cached {done.reply.cached_tokens}")
@@ -75,4 +85,6 @@ def footer(exchange: Exchange, done: Done, *, debug: bool) -> str:
         if done.reply is not None:
             parts.append(f"seed {done.reply.seed}")
     parts.append(str(done.reason))
+    if place:
+        parts.append(place)
     return " · ".join(parts)

@@ -7,6 +7,8 @@ from typing import Any, Generic, TypeVar
 from textual.message import Message
 
 from core.engine.events import (
+    Begun,
+    Cut,
     Delta,
     Done,
     Event,
@@ -55,6 +57,14 @@ class WeightsPlaced(EngineMessage[Placed]):
     """Every weight is where a plan says."""
 
 
+class RunBegun(EngineMessage[Begun]):
+    """A run has its place in the conversation."""
+
+
+class ContextCut(EngineMessage[Cut]):
+    """The oldest exchanges have left the context."""
+
+
 class PrefillProgressed(EngineMessage[Prefill]):
     """More of the prompt is in the cache."""
 
@@ -88,6 +98,8 @@ MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
     Ready: ModelReady,
     Placing: WeightsMoving,
     Placed: WeightsPlaced,
+    Begun: RunBegun,
+    Cut: ContextCut,
     Prefill: PrefillProgressed,
     Delta: TextArrived,
     Done: RunFinished,

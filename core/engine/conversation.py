@@ -45,10 +45,9 @@ class Conversation:
         """ValueError unless the messages are a tree and the head is one of them."""
         self.messages: dict[int, Message] = {}
         for message in messages:
-            parent = message.parent
-            if message.id in self.messages or not (parent is None or parent in self.messages):
-                raise ValueError(f"message {message.id} behind {parent} does not grow a tree")
-            self.messages[message.id] = message
+            if message.id in self.messages:
+                raise ValueError(f"two messages with the number {message.id} are no tree")
+            self.put(message)
         if head is not None and head not in self.messages:
             raise ValueError(f"the head {head} is none of {len(self.messages)} messages")
         self.head = head
@@ -60,9 +59,10 @@ class Conversation:
         self.head = message.id
         return message
 
-    def replace(self, message: Message) -> None:
-        """Put a message in the place of the one with its id. KeyError where there is none."""
-        self.messages[message.id]
+    def put(self, message: Message) -> None:
+        """A message under its own id, in place of what was there. ValueError where its parent is not."""
+        if message.parent is not None and message.parent not in self.messages:
+            raise ValueError(f"message {message.id} behind {message.parent} does not grow a tree")
         self.messages[message.id] = message
 
     def discard(self, message_id: int) -> None:

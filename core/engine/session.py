@@ -99,7 +99,7 @@ class Session:
             raise UserError("the reply has come to its end; send a message, or regenerate the reply")
         prompt = self._prompt(head)
         reply = replace(head, start=prompt.start, reason=None)
-        talk.replace(reply)
+        talk.put(reply)
         assert head.parent is not None
         return self._speak(run, talk.messages[head.parent], reply, prompt, head.id, cancelled)
 
@@ -110,7 +110,7 @@ class Session:
         talk = self.conversation
         talk.rewind(user.id)
         reply = replace(talk.add("assistant", ""), start=prompt.start, tokenizer=self._engine.info.tokenizer)
-        talk.replace(reply)
+        talk.put(reply)
         return self._speak(run, user, reply, prompt, before, cancelled)
 
     def _speak(
@@ -141,7 +141,7 @@ class Session:
             talk.rewind(before)
             talk.discard(reply.id)
             return Done(run, reason, said.stats, said, user.id, None, user.parent, talk.head, error)
-        talk.replace(
+        talk.put(
             replace(
                 reply, text=said.text, tokens=said.tokens, surprise=said.surprise, mu=said.mu, reason=reason
             )

@@ -14,7 +14,7 @@ def say(talk: Conversation, text: str, **reply: object) -> Message:
     """A reply behind a message of the same text."""
     talk.add("user", text)
     message = replace(talk.add("assistant", text.upper()), **reply)  # type: ignore[arg-type]
-    talk.replace(message)
+    talk.put(message)
     return message
 
 
@@ -30,7 +30,7 @@ def test_the_head_says_where_the_next_message_goes() -> None:
     assert talk.mu == 3.0  # the last reply that has one
     talk.rewind(first.parent)
     other = talk.add("assistant", "x")
-    talk.replace(replace(other, mu=1.0, start=0))
+    talk.put(replace(other, mu=1.0, start=0))
     assert texts(talk) == "a x"
     assert (talk.mu, talk.start) == (1.0, 0)
     assert [m.text for m in talk.siblings(other.id)] == ["A", "x"]
@@ -49,8 +49,8 @@ def test_what_does_not_exist_or_is_in_use() -> None:
     reply = say(talk, "a")
     with pytest.raises(KeyError):
         talk.rewind(99)
-    with pytest.raises(KeyError):
-        talk.replace(Message(99, None, "user", ""))
+    with pytest.raises(ValueError, match="tree"):
+        talk.put(Message(99, 98, "user", ""))
     for used in (0, reply.id):
         with pytest.raises(ValueError, match="in use"):
             talk.discard(used)

@@ -14,7 +14,9 @@ from core.engine.events import (
     Failed,
     Load,
     Notice,
+    OpenChat,
     Reason,
+    Resume,
     Rewind,
     Stats,
     Stop,
@@ -201,7 +203,7 @@ async def test_a_new_chat_drops_what_runs_and_what_waits(open_chat: Open) -> Non
         await driver.say("b")
         await driver.advance(0.35)
         await driver.press("ctrl+n")
-        assert driver.backend.commands[-2:] == [Stop(2), Rewind(None)]
+        assert driver.backend.commands[-2:] == [Stop(2), OpenChat()]
         await driver.say("c")
         await driver.advance(5)
         assert driver.text_of(3) == "fresh"
@@ -217,9 +219,10 @@ async def test_regenerate_goes_back_and_asks_again(open_chat: Open) -> None:
         await driver.advance(2)
         before = len(driver.backend.commands)
         await driver.press("ctrl+r")
-        assert driver.backend.commands[before:] == [Rewind(2), Submit(3, "b")]  # 2: the reply to "a"
+        assert driver.backend.commands[before:] == [Rewind(2), Resume(3)]  # 2: the message "b"
         await driver.advance(2)
-        assert driver.text_of(3) == "third"
+        assert driver.text_of(2) == "third"
+        assert "reply ◂ 2/2 ▸" in driver.screen_text
         assert "second" not in driver.screen_text
         assert "first" in driver.screen_text
 
@@ -231,18 +234,20 @@ async def test_regenerate_while_the_reply_runs_stops_it_first(open_chat: Open) -
         await driver.press("ctrl+r")
         assert driver.backend.commands[-1] == Stop(1)
         await driver.advance(3)
-        assert driver.backend.commands[-2:] == [Rewind(None), Submit(2, "a")]
-        assert driver.text_of(2) == "again"
+        assert driver.backend.commands[-2:] == [Rewind(0), Resume(2)]
+        assert driver.text_of(1) == "again"
 
 
-async def test_a_run_stopped_before_its_first_token_needs_no_rewind(open_chat: Open) -> None:
+async def test_a_run_stopped_before_its_first_token_is_answered_in_its_place(open_chat: Open) -> None:
     async with open_chat() as driver:
         await driver.say("a")
         await driver.press("escape")
         await driver.advance(1)
         await driver.press("ctrl+r")
-        assert driver.sent(Rewind) == []
-        assert driver.sent() == [Submit(1, "a"), Submit(2, "a")]
+        assert driver.backend.commands[-2:] == [Rewind(0), Resume(2)]
+        await driver.advance(2)
+        assert driver.text_of(1) == "Hello there."
+        assert driver.screen_text.count("you ▸") == 1
 
 
 async def test_editing_replaces_the_last_exchange(open_chat: Open) -> None:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from textual.keys import Keys
 
-from core.engine.events import Configure, Rewind, Submit
+from core.engine.events import Configure, OpenChat, Rewind, Submit
 from core.errors import UserError
 from core.options import Sampling
 from tests.fake_backend import FakeBackend
@@ -102,7 +102,7 @@ async def test_slash_commands_act(open_chat: Open) -> None:
         assert driver.backend.commands[-1] == Rewind(None)
         assert "hello" not in driver.screen_text
         await driver.say("/reset")
-        assert driver.backend.commands[-2:] == [Configure(Sampling()), Rewind(None)]
+        assert driver.backend.commands[-2:] == [Configure(Sampling()), OpenChat()]
 
 
 async def test_unknown_commands_stay_in_the_prompt(open_chat: Open) -> None:
@@ -171,7 +171,7 @@ async def test_the_palette_finds_actions_and_hides_what_cannot_be_done(open_chat
         await driver.until(lambda: "Starts an empty conversation" in driver.screen_text)
         await driver.pilot.pause(0.2)
         await driver.press("enter")
-        await driver.until(lambda: Rewind(None) in driver.backend.commands)
+        await driver.until(lambda: OpenChat() in driver.backend.commands)
         assert driver.app.screen is driver.chat
 
 

@@ -60,6 +60,10 @@ class Document:
         self.add(None, PlainSplitter(), gap=gap).end(Block("plain", printable(text), style=style))
         self.flush(len(self.sections) - 1)
 
+    def has(self, key: int) -> bool:
+        """Whether there is a section with this key."""
+        return key in self._by_key
+
     def index(self, key: int) -> int:
         """The place of the section with this key. Raises KeyError if there is none."""
         return self._by_key[key]

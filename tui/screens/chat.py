@@ -7,9 +7,9 @@ import inspect
 from textual import events, on
 
 from core.errors import UserError
+from tui.chat_session import Replacement
 from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line
 from tui.conversation import Exchange
-from tui.figures import footer
 from tui.outcome import Outcome
 from tui.screens.chat_placement import ChatPlacement
 from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
@@ -66,6 +66,7 @@ class ChatScreen(ChatPlacement):
     async def _sent(self, message: Prompt.Sent) -> None:
         text = message.text.strip("\n")
         if not text.strip():
+            self._continue(asked=False)
             return
         try:
             meaning = read_line(text)
@@ -93,7 +94,7 @@ class ChatScreen(ChatPlacement):
         self._clear_prompt(typed)
         editing, self._editing = self._editing, None
         if editing is not None and editing is self.session.conversation.last:
-            self.replace(editing, words)
+            self.replace(Replacement(editing, words))
         else:
             self.send(words)
 
@@ -168,7 +169,41 @@ class ChatScreen(ChatPlacement):
         """The last message once more."""
         exchange = self._last_exchange()
         if exchange is not None:
-            self.replace(exchange, exchange.user)
+            self.replace(Replacement(exchange, again=True))
+
+    def action_continue(self) -> None:
+        """More of a reply that was cut off."""
+        self._continue(asked=True)
+
+    def _continue(self, *, asked: bool) -> None:
+        """Go on with the last reply, if it was cut off; where it was not, say so to whoever asked."""
+        if self.session.busy:
+            if asked:
+                self.flash("a reply is still running", "warning")
+            return
+        if self.session.go_on():
+            self.status.end_flash()
+            self._present_running()
+            self._show_now()
+        elif asked:
+            self.flash("the last reply has come to its end; send a message, or regenerate it", "warning")
+
+    def action_previous(self) -> None:
+        """The version before."""
+        self._walk(-1)
+
+    def action_next(self) -> None:
+        """The version after."""
+        self._walk(1)
+
+    def _walk(self, steps: int) -> None:
+        if self.session.busy:
+            self.flash("a reply is still running; stop it first (Esc)", "warning")
+            return
+        self._editing = None
+        where = self.session.walk(steps)
+        self.show_conversation()
+        self.flash(where)
 
     def action_edit(self) -> None:
         """The last message back into the prompt."""
@@ -185,7 +220,7 @@ class ChatScreen(ChatPlacement):
         """Drop the last exchange."""
         exchange = self._last_exchange()
         if exchange is not None:
-            self.replace(exchange, None)
+            self.replace(Replacement(exchange))
 
     def _last_exchange(self) -> Exchange | None:
         """The exchange that can be replaced; says why where it cannot."""
@@ -206,7 +241,7 @@ class ChatScreen(ChatPlacement):
         self._debug = not self._debug
         exchange = self.session.conversation.last
         if self._debug and exchange is not None and exchange.done is not None:
-            self.note(footer(exchange, exchange.done, debug=True))
+            self.note(self._footer(exchange, exchange.done))
         self.flash(f"figures under replies: {'all' if self._debug else 'short'}")
 
     # --- scrolling ------------------------------------------------------------------------------

@@ -6,13 +6,13 @@ from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
 
-from core.engine.events import Reason, Snapshot
+from core.engine.events import Done, Reason, Snapshot
 from tui import messages
 from tui.bridge import Bridge
-from tui.chat_session import ChatSession
+from tui.chat_session import ChatSession, Replacement
 from tui.compat import SafeClicks, freeze_garbage
 from tui.conversation import Exchange
-from tui.figures import footer
+from tui.figures import cut_words, footer
 from tui.outcome import Outcome
 from tui.throttle import Throttle
 from tui.widgets.gauges import Gauges
@@ -133,6 +133,15 @@ class ChatView(SafeClicks):
         self._show_now()
         freeze_garbage()
 
+    @on(messages.RunBegun)
+    def _run_begun(self, message: messages.RunBegun) -> None:
+        self.session.begun(message.event)
+
+    @on(messages.ContextCut)
+    def _context_cut(self, message: messages.ContextCut) -> None:
+        self.show_conversation()
+        self.flash(cut_words(message.event), "warning")
+
     @on(messages.PrefillProgressed)
     def _prefill_progressed(self, message: messages.PrefillProgressed) -> None:
         if self.session.prefilled(message.event):
@@ -156,12 +165,12 @@ class ChatView(SafeClicks):
         done = message.event
         exchange = self.session.finished(done)
         if exchange is not None:
-            self.transcript.finish(exchange.reply_key, footer(exchange, done, debug=self._debug))
+            self.transcript.finish(exchange.reply_key, self._footer(exchange, done))
             if done.reason is Reason.ERROR and done.error and done.error != self._failure:
                 self.note(done.error, "error")
             replacement = self.session.take_replacement(exchange)
             if replacement is not None:
-                self.replace(*replacement)
+                self.replace(replacement)
         self._present_running()
         self._paint_speed()
         self._show_now()
@@ -193,13 +202,39 @@ class ChatView(SafeClicks):
         self._present_running()
         self._show_now()
 
-    def replace(self, exchange: Exchange, text: str | None) -> None:
-        """Say `text` in place of the last exchange, or nothing; a running one is stopped first."""
-        self.session.replace(exchange, text)
-        if exchange.done is not None:
+    def replace(self, change: Replacement) -> None:
+        """Put something else in the place of an exchange; one that is running is stopped first."""
+        exchange = change.exchange
+        shown = exchange.done is not None
+        self.session.replace(change)
+        if shown and exchange not in self.session.conversation.exchanges:
             self.transcript.remove_from(exchange.user_key)
         self._present_running()
         self._show_now()
+
+    def show_conversation(self) -> None:
+        """Show the exchanges as they are now, and where older ones have left the context."""
+        transcript, conversation = self.transcript, self.session.conversation
+        left = conversation.left
+        transcript.clear()
+        for exchange in conversation.exchanges:
+            if exchange is left:
+                self.note("the model no longer sees what stands above: the context was full")
+            running = exchange is conversation.running
+            if exchange.run in conversation.unfinished and not running:
+                continue  # it waits for its turn
+            transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
+            if exchange.done is None and not running:
+                continue  # never answered
+            transcript.add_message(exchange.reply_key, "assistant", exchange.reply, streaming=True)
+            if exchange.done is not None:
+                transcript.finish(exchange.reply_key, self._footer(exchange, exchange.done))
+        transcript.follow()
+        self._show_now()
+
+    def _footer(self, exchange: Exchange, done: Done) -> str:
+        place = self.session.conversation.place(exchange)
+        return footer(exchange, done, debug=self._debug, place=place)
 
     def _present_running(self) -> None:
         """Show the message whose turn it is and the beginning of its reply, once."""
@@ -208,9 +243,13 @@ class ChatView(SafeClicks):
             return
         self._presented = exchange.run
         self._failure = ""
-        self.transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
-        self.transcript.add_message(exchange.reply_key, "assistant", streaming=True)
-        self.transcript.follow()
+        transcript = self.transcript
+        if transcript.has(exchange.reply_key):  # another reply to what stands there, or more of it
+            transcript.remove_from(exchange.reply_key)
+        else:
+            transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
+        transcript.add_message(exchange.reply_key, "assistant", exchange.reply, streaming=True)
+        transcript.follow()
 
     # --- painting -------------------------------------------------------------------------------
 

@@ -125,6 +125,10 @@ class Transcript(ScrollView, can_focus=True):
         self._document.truncate(0)
         self.follow()
 
+    def has(self, key: int) -> bool:
+        """Whether there is a message with this key."""
+        return self._document.has(key)
+
     def text_of(self, key: int) -> str:
         """The text of a message as it was given."""
         return self._document.sections[self._document.index(key)].text

@@ -1,0 +1,48 @@
+"""A long dialogue: every turn runs just what is new, and says what it says when all is prefilled anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from core.engine.events import Configure, Ready, Reason
+from core.options import Sampling
+from core.text.dialogue import Turn
+from tests.core.engine import Engine
+
+WORDS = ("the dog", "a red ball", "one day", "she was sad", "they ran", "it is big")
+
+
+@pytest.mark.parametrize("format", ["llama2", "none"])
+def test_tokens_run_anew_over_thirty_turns(start: Callable[..., Engine], format: str) -> None:
+    """The new ids, the last sampled id where the reply was cut off, and the ids that end it."""
+    cached, anew = (start(Sampling(temperature=0), chat_format=format, context=512) for _ in range(2))
+    for engine in (cached, anew):
+        engine.until(Ready)
+    real: Any = cached.backend._engine
+    slate: Any = anew.backend._engine
+    turns: list[Turn] = []
+    for i in range(30):
+        settings = Configure(Sampling(temperature=0, max_tokens=1 + i % 4))
+        for engine in (cached, anew):
+            engine.send(settings)
+        slate.cache.tokens.clear()
+        text = WORDS[i % len(WORDS)]
+        first, second = cached.reply(text), anew.reply(text)
+        assert first.tokens == second.tokens
+        assert second.cached_tokens == 0
+        turns.append(Turn(text))
+        prompt = real.format.encode(turns, None)
+        if i:
+            ended = turns[-2].reply
+            assert ended is not None
+            before = real.format.encode([*turns[:-2], Turn(turns[-2].user)], None)
+            sampled = [*before, *ended]  # the end of the turn and the new message come behind these
+            assert prompt[: len(sampled)] == sampled
+            never_run = 0 if stopped else 1
+            assert first.prompt_tokens - first.cached_tokens == len(prompt) - len(sampled) + never_run
+        turns[-1] = Turn(text, first.tokens)
+        stopped = first.finish_reason is Reason.STOP
+    assert len(prompt) > 250
