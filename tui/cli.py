@@ -79,7 +79,7 @@ def _run(request: Request) -> int:
         code = _mistake(error)
     except KeyboardInterrupt:
         code = 130
-    if not backend.close(timeout=2.0):
+    if not backend.close(timeout=1.0):
         # A thread in the middle of a kernel cannot be ended from outside; everything is written by now.
         sys.stdout.flush()
         sys.stderr.flush()
