@@ -202,7 +202,7 @@ class FakeBackend:
                     self.emit(Moved(message_id))
                 case OpenChat(messages, head, chat):
                     self._talk = Conversation(messages, head)
-                    self.emit(Opened(chat, head))
+                    self.emit(Opened(chat, head, messages))
                 case Submit(run) | Resume(run) if run <= self._stopped:
                     self.emit(Done(run, Reason.CANCELLED, Stats(), head=self._talk.head))
                 case Submit(run, text):

@@ -203,10 +203,11 @@ class Placed:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Another conversation is in place, with its head; see OpenChat."""
+    """Another conversation is in place, with its messages and its head; see OpenChat."""
 
     chat: int | None
     head: int | None
+    messages: tuple[Message, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,7 +40,7 @@ class Session:
         """Another conversation in place of this one. ValueError where its messages are no tree."""
         messages = [self._encoded(message) for message in chat.messages]
         self.conversation = Conversation(messages, chat.head)
-        self._emit(Opened(chat.chat, chat.head))
+        self._emit(Opened(chat.chat, chat.head, tuple(messages)))
         others = sum(new is not old for new, old in zip(messages, chat.messages, strict=True))
         if others:
             self._emit(
@@ -53,7 +53,8 @@ class Session:
     def _encoded(self, message: Message) -> Message:
         """A message whose tokens are of this model's vocabulary."""
         engine, own = self._engine, self._engine.info.tokenizer
-        if message.role == "user" or message.tokenizer == own:
+        known = max(message.tokens, default=0) < engine.model.config.vocab_size  # a file may claim anything
+        if message.role == "user" or (message.tokenizer == own and known):
             return message
         at_start = engine.format is None or engine.format.replies_start_text
         tokens = tuple(engine.tokenizer.encode(message.text, continues=not at_start))

@@ -1,0 +1,1 @@
+"""Conversations in SQLite: saved while they grow, listed, searched, resumed. No torch."""
