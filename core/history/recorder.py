@@ -228,8 +228,8 @@ class Recorder:
 
     def _write(self) -> None:
         """Save all that is not saved, or say once that it cannot be."""
-        self._due = None
         if self._off:
+            self._due = None
             return
         if self._growing is not None:
             self._talk.put(
@@ -265,7 +265,7 @@ class Recorder:
         else:
             if self._failures:
                 self._sink(Notice("the conversation is saved again"))
-            self._failures, self.failure = 0, None
+            self._failures, self.failure, self._due = 0, None, None
 
     def _save(self, talk: Talk) -> Talk:
         try:
