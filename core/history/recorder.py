@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,8 @@ EVERY_S = 1.5
 """How old a growing reply gets at most before it is written again."""
 _PAUSES_S = (2.0, 5.0, 15.0, 30.0)
 """After a failure, until the next try; the last one again and again."""
+_SETTLE_S = 0.05
+"""How long the end of a reply is held back at most until it is saved: what is seen to be over is there."""
 _END_S = 2.0
 """How long `close` waits for the last write at most, however little time it is given."""
 
@@ -69,7 +71,7 @@ class Recorder:
         self._writer = secrets.token_hex(8)
         self._settings = Configure(Sampling())
         self._sink: Sink = lambda event: None
-        self._queue: queue.SimpleQueue[tuple[Event, Configure] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="history", daemon=True)
         self._model: ModelInfo | None = None
         self._talk = Talk()
@@ -106,9 +108,12 @@ class Recorder:
         return ended
 
     def _pass(self, event: Event) -> None:
-        self._sink(event)
         if isinstance(event, (Ready, Opened, Moved, Begun, Delta, Done)):
-            self._queue.put((event, self._settings))
+            item = _Item(event, self._settings)
+            self._queue.put(item)
+            if isinstance(event, Done):
+                item.written.wait(_SETTLE_S)
+        self._sink(event)
 
     # --- the thread -----------------------------------------------------------------------------
 
@@ -126,10 +131,13 @@ class Recorder:
                 self._database.close()
                 return
             try:
-                self._note(*item)
+                self._note(item.event, item.settings)
             except Exception as error:  # a fault of ours must not end the saving of what comes after
                 log.error("the history missed an event", exc_info=error)
                 self._warn(f"the history missed something: {type(error).__name__}: {error}")
+            if isinstance(item.event, Done) and not self._failures:
+                self._write()
+            item.written.set()
 
     def _note(self, event: Event, settings: Configure) -> None:
         match event:
@@ -290,6 +298,15 @@ class Recorder:
 
     def _warn(self, text: str) -> None:
         self._sink(Notice(text, "warning"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """An event with the settings at its time, and whether it has been dealt with."""
+
+    event: Event
+    settings: Configure
+    written: threading.Event = field(default_factory=threading.Event)
 
 
 class _Growing:

@@ -20,6 +20,7 @@ from core.history.records import Chat
 from core.history.search import excerpt, query_of
 from core.history.store import History
 from core.history.title import clean_title, title_of
+from tests import many_chats
 from tests.core.saved_chats import WORDS, chat, drawn_chat, reply, user
 
 
@@ -247,3 +248,29 @@ def test_reading_waits_for_no_writer(tmp_path: Path) -> None:
     other.close()
     assert history.load(number).title == "changed"
     history.close()
+
+
+def test_lists_and_searches_take_what_they_show_not_what_there_is(history: History) -> None:
+    """The steps of the database for one page, with ten times as many conversations."""
+    rng = random.Random(6)
+    words = many_chats.vocabulary(rng, 2000)
+    steps: dict[int, list[int]] = {}
+    for chats, more in ((60, 60), (600, 540)):
+        many_chats.fill(history, more, words, rng)
+        steps[chats] = [_steps(history, query) for query in ("", "e", words[0], f"{words[1]} {words[2]}")]
+    for few, many in zip(steps[60], steps[600], strict=True):
+        assert many < 4 * few, steps
+
+
+def _steps(history: History, query: str) -> int:
+    """How often a search went through the database's machine, in hundreds of instructions."""
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        count += 1
+
+    history._database.read(lambda db: db.set_progress_handler(step, 100))
+    assert len(history.search(query)) == 50
+    history._database.read(lambda db: db.set_progress_handler(None, 0))
+    return count
