@@ -6,6 +6,7 @@ No torch here: the interface starts while torch is still being imported.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -26,7 +27,8 @@ class Param:
     `off` is the value at which it has no effect, shown as "off". `acts` says when a change takes
     effect. `inert` lists (other key, its values, reason): with one of those values this setting is
     ignored, and the reason is shown. `none` names the value None ("random" for the seed) where None
-    is allowed. A "size" is in bytes; "names" are those of `core.weights.names`.
+    is allowed. A "size" is in bytes; "names" are those of `core.weights.names`. `also` is a pattern of words
+    that are a choice too.
     """
 
     key: str
@@ -43,6 +45,7 @@ class Param:
     acts: Acts = "token"
     inert: tuple[tuple[str, tuple[Value, ...], str], ...] = ()
     none: str | None = None
+    also: str = ""
 
     def parse(self, text: str) -> Value:
         """The value that `text` spells. Raises UserError naming the text and what is accepted."""
@@ -51,7 +54,7 @@ class Param:
             return None
         if self.kind == "names":
             return split_names("" if word == "none" else word, self.flags[0])
-        if self.none is not None and word in ("none", ""):
+        if self.none is not None and word in ("none", "") and word not in self.choices:
             return None
         if self.kind == "size":
             return parse_size(word, self.flags[0])
@@ -63,6 +66,8 @@ class Param:
             for choice in self.choices:
                 if word == str(choice):
                     return choice
+            if self.also and re.fullmatch(self.also, word):
+                return word
             raise UserError(f"{self.flags[0]} {text!r}: choose one of {', '.join(map(str, self.choices))}")
         try:
             value = int(word) if self.kind == "int" else float(word)
@@ -76,7 +81,8 @@ class Param:
             low = -math.inf if self.min is None else self.min
             high = math.inf if self.max is None else self.max
             if not low <= value <= high:  # also catches nan
-                raise UserError(f"{self.flags[0]} {value:g}: out of range, give {self.range_text()}")
+                shown = str(value) if isinstance(value, int) else f"{value:g}"  # an int may exceed any float
+                raise UserError(f"{self.flags[0]} {shown}: out of range, give {self.range_text()}")
         return value
 
     def range_text(self) -> str:
@@ -169,7 +175,7 @@ PARAMS: tuple[Param, ...] = (
     Param(
         "device", ("--device",), "device",
         "Where the model is computed.",
-        "choice", "auto", choices=("auto", "cpu", "cuda", "sim"), acts="load",
+        "choice", "auto", choices=("auto", "cpu", "cuda", "sim"), acts="load", also="cuda:[0-9]{1,3}",
     ),
     Param(
         "dtype", ("--dtype",), "type",
