@@ -44,6 +44,7 @@ class Conversation:
     def __init__(self, messages: Iterable[Message] = (), head: int | None = None) -> None:
         """ValueError unless the messages are a tree and the head is one of them."""
         self.messages: dict[int, Message] = {}
+        self._children: dict[int | None, list[int]] = {}
         for message in messages:
             if message.id in self.messages:
                 raise ValueError(f"two messages with the number {message.id} are no tree")
@@ -55,7 +56,7 @@ class Conversation:
     def add(self, role: Role, text: str) -> Message:
         """Append behind the head, which moves to the new message."""
         message = Message(max(self.messages, default=-1) + 1, self.head, role, text)
-        self.messages[message.id] = message
+        self.put(message)
         self.head = message.id
         return message
 
@@ -63,13 +64,15 @@ class Conversation:
         """A message under its own id, in place of what was there. ValueError where its parent is not."""
         if message.parent is not None and message.parent not in self.messages:
             raise ValueError(f"message {message.id} behind {message.parent} does not grow a tree")
+        if message.id not in self.messages:
+            self._children.setdefault(message.parent, []).append(message.id)
         self.messages[message.id] = message
 
     def discard(self, message_id: int) -> None:
         """Forget a message that nothing follows. KeyError for an unknown one; ValueError for another."""
         if self.children(message_id) or self.head == message_id:
             raise ValueError(f"message {message_id} is in use")
-        del self.messages[message_id]
+        self._children[self.messages.pop(message_id).parent].remove(message_id)
 
     def rewind(self, message_id: int | None) -> None:
         """Move the head. KeyError for an unknown message."""
@@ -88,7 +91,7 @@ class Conversation:
 
     def children(self, message_id: int | None) -> list[Message]:
         """What was said behind a message, or at the start, in the order in which it was."""
-        return [message for message in self.messages.values() if message.parent == message_id]
+        return [self.messages[id] for id in self._children.get(message_id, ())]
 
     def siblings(self, message_id: int) -> list[Message]:
         """A message and what else was said in its place, in order."""

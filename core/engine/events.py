@@ -424,10 +424,14 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The conversation is saved under this number, and with this title, from now on."""
+    """The conversation is saved under this number, and with this title, from now on.
+
+    `before` is the number that it had, where the history has lost that.
+    """
 
     chat: int
     title: str
+    before: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

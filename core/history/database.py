@@ -7,11 +7,9 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, suppress
 from pathlib import Path
 from typing import TypeVar
-
-from filelock import FileLock, Timeout
 
 from core.errors import UserError
 from core.history.rows import Damaged
@@ -40,7 +38,7 @@ class Database:
         self, path: Path, notify: Notify = lambda text: None, *, patience: float = _PATIENCE_S
     ) -> None:
         self.path = path
-        self._notify, self._patience = notify, patience
+        self.notify, self._patience = notify, patience
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # device and number of what is open
@@ -92,7 +90,9 @@ class Database:
                     return work(self._connected())
             except (sqlite3.IntegrityError, sqlite3.ProgrammingError):  # faults of ours, or the caller's
                 raise
-            except (sqlite3.Error, OSError, Timeout) as error:
+            except (sqlite3.Error, OSError) as error:
+                if _code(error) == sqlite3.SQLITE_READONLY:
+                    self._disconnect()  # it may not be so for ever
                 raise UserError(f"the history {self.path} {_reason(error)}") from error
 
     def _connected(self) -> sqlite3.Connection:
@@ -124,20 +124,32 @@ class Database:
             raise
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
+    def _frozen(self, error: sqlite3.OperationalError) -> bool:
+        """Whether the folder takes no files, which even reading needs, and nobody is about to write."""
+        log = Path(f"{self.path}-wal")
+        unwritable = _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+        return unwritable and self.path.is_file() and not (log.exists() and log.stat().st_size)
+
+    def _connect(self, *, frozen: bool = False) -> sqlite3.Connection:
         # What people write is theirs alone; SQLite's other files take this mode over.
         with suppress(OSError):
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
         self._file = _identity(self.path)  # before anything is read that may turn out to be damaged
         connection = sqlite3.connect(
-            self.path, timeout=self._patience, isolation_level=None, check_same_thread=False
+            f"{self.path.absolute().as_uri()}{'?immutable=1' if frozen else ''}",
+            timeout=self._patience,
+            isolation_level=None,
+            check_same_thread=False,
+            uri=True,
         )
         connection.text_factory = lambda data: data.decode("utf-8", "replace")
         try:
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute("PRAGMA synchronous = FULL")  # what was said outlives a power cut too
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if not frozen and isinstance(error, sqlite3.OperationalError) and self._frozen(error):
+                return self._connect(frozen=True)
             raise
         return connection
 
@@ -151,7 +163,7 @@ class Database:
             copy = _unused(self.path, f"version-{version}")
             with closing(sqlite3.connect(copy)) as target:
                 connection.backup(target)
-            self._notify(f"the history was brought up to date; a copy of what it was is {copy}")
+            self.notify(f"the history was brought up to date; a copy of what it was is {copy}")
         for number, script in enumerate(SCRIPTS[version:], version + 1):
             try:
                 connection.executescript(
@@ -162,8 +174,10 @@ class Database:
                     connection.execute("ROLLBACK")
                 raise
 
-    def _alone(self) -> FileLock:
-        """Held while the file is made, migrated or replaced: one program at a time."""
+    def _alone(self) -> AbstractContextManager[object]:
+        """Held while the file is made, migrated or replaced: one program at a time. Raises TimeoutError."""
+        from filelock import FileLock  # slow to import, and needed once in the life of a database
+
         return FileLock(self.path.with_name(f"{self.path.name}.lock"), timeout=_OPENING_S)
 
     # --- damage ---------------------------------------------------------------------------------
@@ -185,7 +199,7 @@ class Database:
                 saved = salvage(aside, connection)
             finally:
                 connection.close()
-        self._notify(
+        self.notify(
             f"the history was damaged and set aside as {aside}; {saved.chats} conversations with "
             f"{saved.messages} messages could be read and are in the new one"
         )
@@ -202,7 +216,7 @@ def _code(error: BaseException) -> int:
 
 
 def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and not isinstance(error, Timeout):
+    if isinstance(error, OSError) and not isinstance(error, TimeoutError):
         return f"cannot be opened ({error.strerror or error})"
     match _code(error):
         case sqlite3.SQLITE_FULL:
@@ -215,7 +229,7 @@ def _reason(error: Exception) -> str:
             return "is locked by another program"
         case sqlite3.SQLITE_INTERRUPT:
             return "was not read to the end"
-    return "is locked by another program" if isinstance(error, Timeout) else f"cannot be used ({error})"
+    return "is locked by another program" if isinstance(error, TimeoutError) else f"cannot be used ({error})"
 
 
 def _version(connection: sqlite3.Connection) -> int:

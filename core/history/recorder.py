@@ -256,7 +256,10 @@ class Recorder:
                 self._save(self._left[0])
             del self._left[0]
         if self._talk.unsaved:
+            before = self._talk.chat
             self._talk = self._save(self._talk)
+            if self._talk.chat is not None and self._talk.chat != before:
+                self._sink(Saved(self._talk.chat, self._talk.title, before))
 
     def _try(self, work: Callable[[], None]) -> None:
         """Do `work`; where it fails, say so once and come back to it."""
@@ -277,15 +280,11 @@ class Recorder:
 
     def _save(self, talk: Talk) -> Talk:
         try:
-            saved = self._database.write(lambda db: save(db, talk, self._writer))
+            return self._database.write(lambda db: save(db, talk, self._writer))
         except (LookupError, sqlite3.IntegrityError):
             # It was removed for good meanwhile, or lost to a damaged page: all of it is here still.
             talk.forget()
-            saved = self._database.write(lambda db: save(db, talk, self._writer))
-        if saved.chat != talk.chat:
-            assert saved.chat is not None
-            self._sink(Saved(saved.chat, saved.title))
-        return saved
+            return self._database.write(lambda db: save(db, talk, self._writer))
 
     def _fail(self, error: Exception) -> None:
         if not self._failures:

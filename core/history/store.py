@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import time
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -30,6 +31,10 @@ class History:
 
     def __init__(self, path: Path, notify: Notify = lambda text: None) -> None:
         self._database = Database(path, notify)
+
+    def tell(self, notify: Notify) -> None:
+        """From now on `notify` is told."""
+        self._database.notify = notify
 
     def close(self) -> None:
         """Give the file back. A later call opens it again."""
@@ -98,22 +103,11 @@ class History:
 
         IntegrityError unless its messages are a tree in which ids grow from parent to child.
         """
+        return self.add_all((chat,))[0]
 
-        def write(db: sqlite3.Connection) -> int:
-            number = insert_chat(
-                db, clean_title(chat.title), chat.created, chat.updated, chat.model, chat.launch
-            )
-            ids: dict[int | None, int | None] = {None: None}
-            for saved in chat.messages:
-                message = saved.message
-                if message.parent not in ids:
-                    raise sqlite3.IntegrityError(f"message {message.id} behind {message.parent} is no tree")
-                start = ids.get(message.start)
-                ids[message.id] = insert_message(db, number, ids[message.parent], start, "", saved)
-            db.execute("UPDATE chats SET head = ? WHERE id = ?", (ids[chat.head], number))
-            return number
-
-        return self._database.write(write)
+    def add_all(self, chats: Sequence[Chat]) -> list[int]:
+        """The same for several, of which all are saved or none."""
+        return self._database.write(lambda db: [_insert(db, chat) for chat in chats])
 
     def _change(self, query: str, values: tuple[object, ...], chat: int) -> None:
         def write(db: sqlite3.Connection) -> None:
@@ -121,6 +115,19 @@ class History:
                 raise KeyError(chat)
 
         self._database.write(write)
+
+
+def _insert(db: sqlite3.Connection, chat: Chat) -> int:
+    number = insert_chat(db, clean_title(chat.title), chat.created, chat.updated, chat.model, chat.launch)
+    ids: dict[int | None, int | None] = {None: None}
+    for saved in chat.messages:
+        message = saved.message
+        if message.parent not in ids:
+            raise sqlite3.IntegrityError(f"message {message.id} behind {message.parent} is no tree")
+        start = ids.get(message.start)
+        ids[message.id] = insert_message(db, number, ids[message.parent], start, "", saved)
+    db.execute("UPDATE chats SET head = ? WHERE id = ?", (ids[chat.head], number))
+    return number
 
 
 def _found(db: sqlite3.Connection, chat: int, message: int | None, words: str) -> ChatRow:

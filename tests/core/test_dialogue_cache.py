@@ -333,7 +333,9 @@ def test_replies_of_another_vocabulary_are_encoded_anew(start: Start) -> None:
     engine.seen.clear()
     engine.send(OpenChat(foreign, 1, chat=12))
     opened = engine.until(Opened)
-    assert opened == Opened(12, 1)
+    assert isinstance(opened, Opened)
+    assert (opened.chat, opened.head, opened.messages[0]) == (12, 1, foreign[0])
+    assert (opened.messages[1].text, opened.messages[1].reason) == (text, Reason.LENGTH)
     on = engine.resume().reply
     notes = [event for event in engine.seen if isinstance(event, Notice)]
     assert len(notes) == 1

@@ -181,6 +181,21 @@ def test_a_read_only_folder(path: Path, history: History) -> None:
     assert len(history.rows()) == 1
 
 
+def test_on_a_medium_that_takes_nothing_it_can_be_read(path: Path, history: History) -> None:
+    """As on a disk that is mounted read-only: SQLite finds no place for the file that readers share."""
+    numbers = fill(history, 2)
+    history.close()
+    settled(path)
+    path.with_name("history.db-wal").unlink(missing_ok=True)
+    path.with_name("history.db-shm").mkdir()
+    assert [row.id for row in history.rows()] == numbers[::-1]
+    assert len(history.load(numbers[0]).messages) == 4
+    with pytest.raises(UserError, match="read-only"):
+        history.rename(numbers[0], "x")
+    path.with_name("history.db-shm").rmdir()
+    history.rename(numbers[0], "x")
+
+
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be opened"):

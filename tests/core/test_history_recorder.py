@@ -85,9 +85,9 @@ class Run:
 
     def saved(self) -> None:
         """Wait until nothing is unsaved."""
-        self.recorder._queue.put(
-            (Notice("once this is taken, all before it has been dealt with"), Configure(Sampling()))
-        )
+        mark = module._Item(Notice("once this has been taken, so has all before it"), Configure(Sampling()))
+        self.recorder._queue.put(mark)
+        self.until(mark.written.is_set)
         self.until(lambda: self.recorder._queue.empty() and self.recorder._due is None)
 
     def close(self) -> None:
@@ -163,6 +163,7 @@ def test_a_conversation_is_saved_from_its_first_message_on(start: Callable[..., 
 def test_a_reply_is_written_while_it_grows(start: Callable[..., Run], path: Path) -> None:
     run = start(every=0.02)
     run.say("count", 0.55)
+    run.until(lambda: run.of(Saved))
     run.until(lambda: only_chat(path).messages[1].message.text == "one two three four")
     with closing(sqlite3.connect(path)) as db:
         assert db.execute("SELECT status FROM messages WHERE role = 'assistant'").fetchall() == [("running",)]
@@ -281,7 +282,7 @@ def test_a_chat_that_was_deleted_elsewhere_and_goes_on_is_there_again(
     run.saved()
     (row,) = history.rows()
     assert (row.messages, row.title) == (6, "hello")
-    assert run.of(Saved) == [Saved(1, "hello"), Saved(2, "hello")]
+    assert run.of(Saved) == [Saved(1, "hello"), Saved(2, "hello", before=1)]
     assert shape(tree(history.load(row.id))) == shape(run.engine._talk)
     history.close()
 
