@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +24,15 @@ if TYPE_CHECKING:
 # Compiled once for all tests, most of which have a cache of their own.
 _NATIVE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "native"
 os.environ.setdefault("LLAMA_TUI_NATIVE", str(_NATIVE))
+
+# No test, nor what it starts, sees or changes the conversations and settings of whoever runs it.
+for _name in [name for name in os.environ if name.startswith("LLAMA_TUI_")]:
+    if _name not in ("LLAMA_TUI_NATIVE", "LLAMA_TUI_CACHE"):
+        del os.environ[_name]
+_OWN = tempfile.mkdtemp(prefix="llama-tui-tests-")
+atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
+os.environ["LLAMA_TUI_DATA"] = os.path.join(_OWN, "data")
+os.environ["LLAMA_TUI_CONFIG"] = os.path.join(_OWN, "config.toml")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

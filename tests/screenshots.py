@@ -42,8 +42,7 @@ async def draw(name: str, options: LoadOptions, change: str = "") -> None:
     """The screen while the last message is answered; with a change of placement that is not yet made."""
     backend = LocalBackend(meters=True)
     values = default_values() | {"mirostat": 2, "mirostat_tau": 2.0, "seed": 7, "max_tokens": 220}
-    changed = frozenset({"mirostat", "mirostat_tau", "seed", "max_tokens"})
-    session = ChatSession(backend, options, Settings(values, changed))
+    session = ChatSession(backend, options, Settings(values))
     app = LlamaApp(session, "SmolLM2-135M-Instruct")
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: session.model is not None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from tui import cli
+from tui.arguments import build
 from tui.commands import markdown_table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,7 +17,7 @@ def test_the_table_of_keys_is_the_programs() -> None:
 
 
 def test_every_flag_it_names_is_understood() -> None:
-    known = {flag for action in cli._parser()._actions for flag in action.option_strings}
+    known = {flag for action in build()._actions for flag in action.option_strings}
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", README))
     assert named - known == set()
 

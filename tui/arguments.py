@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from core.errors import Unbuilt, UserError
 from core.model.shapes import SHAPES
 from core.options import PARAMS, Param, Value
+from core.presets import SHIPPED
 from core.sizes import parse_size
 
 Add = Callable[..., Any]
@@ -34,9 +35,25 @@ def build() -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for add in (_add_model, _add_modes, _add_placement, _add_parameters):
+    for add in (_add_model, _add_modes, _add_own, _add_history, _add_placement, _add_parameters):
         add(parser.add_argument)
     return parser
+
+
+def read_parameters(typed: dict[str, Any]) -> dict[str, Value]:
+    """The parameters among what was typed, whichever way they were spelt. Raises UserError."""
+    flags: dict[str, Value] = {}
+    for param in PARAMS:
+        if param.key in typed:
+            given = typed[param.key]
+            flags[param.key] = param.parse(" ".join(given)) if param.kind == "names" else given
+    if typed.get("cpu"):
+        flags["device"] = "cpu"
+    if typed.get("f16"):
+        flags["dtype"] = "float16"
+    if typed.get("use_8bit") and flags.setdefault("quant", "int8") != "int8":
+        raise UserError(f"--use_8bit and --quant {flags['quant']} are both given; leave one out")
+    return flags
 
 
 def _add_model(add: Add) -> None:
@@ -91,17 +108,55 @@ def _add_modes(add: Add) -> None:
         action="store_true",
         help="delete the packed files that weights are read from disk with, then exit",
     )
+    add(
+        "--locate",
+        action="store_true",
+        help="print where configuration, history, cache and log are, then exit",
+    )
     add("--raw", action="store_true", help="complete the text after BOS, without any chat format")
     add(
         "--json",
         action="store_true",
-        help="one JSON object a reply, a row of --bench, or for --plan or --perplexity, on stdout",
+        help="one JSON object a reply, a row of --bench or --list-chats, or for --plan or --perplexity",
     )
     add(
         "--stats",
         metavar="FILE",
         type=_writable,
         help="append the same JSON objects to FILE, in the chat too",
+    )
+
+
+def _add_history(add: Add) -> None:
+    """Saved conversations."""
+    add(
+        "--continue",
+        action="store_true",
+        help="go on with the last conversation; without CKPT on the model it was last held with",
+    )
+    add(
+        "--resume",
+        metavar="ID",
+        type=_at_least("--resume", 1),
+        help="go on with this conversation, whose number --list-chats shows",
+    )
+    add("--list-chats", action="store_true", help="the saved conversations, newest first, then exit")
+    add(
+        "--export",
+        metavar="ID",
+        type=_chat_or_all,
+        help="a saved conversation on stdout, or all of them (all), then exit",
+    )
+    add(
+        "--format",
+        metavar="md|json",
+        type=_document,
+        help="with --export: Markdown up to the last message, or JSON with everything. Default: md.",
+    )
+    add(
+        "--import",
+        metavar="FILE",
+        help="save the conversations in FILE, which --export made with --format json; - is stdin",
     )
 
 
@@ -129,6 +184,18 @@ def _add_placement(add: Add) -> None:
     )
 
 
+def _add_own(add: Add) -> None:
+    """What is the user's own: presets, and whether there is a history."""
+    names = ", ".join(SHIPPED)
+    add("--preset", metavar="NAME", help=f"sampling settings by name: {names}, or one of config.toml's")
+    add(
+        "--no-history",
+        dest="history",
+        action="store_false",
+        help="do not save the conversation",
+    )
+
+
 def _add_parameters(add: Add) -> None:
     """The table of parameters."""
     for param in PARAMS:
@@ -138,16 +205,7 @@ def _add_parameters(add: Add) -> None:
         if param.kind == "names":  # joined and read when all of them are there
             add(*spellings, dest=param.key, nargs="+", action="extend", metavar="NAMES", help=_help(param))
         else:
-            add(*spellings, dest=param.key, type=_parse(param), metavar=_metavar(param), help=_help(param))
-
-
-def _parse(param: Param) -> Any:
-    def parse(text: str) -> Value:
-        if param.key == "device" and re.fullmatch(r"cuda:\d+", text):
-            return text
-        return param.parse(text)
-
-    return parse
+            add(*spellings, dest=param.key, type=param.parse, metavar=_metavar(param), help=_help(param))
 
 
 def _metavar(param: Param) -> str:
@@ -167,6 +225,21 @@ def _at_least(flag: str, least: int) -> Any:
         return int(text)
 
     return parse
+
+
+def _chat_or_all(text: str) -> int | str:
+    """A chat's number, or "all"."""
+    if text == "all":
+        return text
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UserError(f"--export {text}: give a number that --list-chats shows, or all")
+    return int(text)
+
+
+def _document(text: str) -> str:
+    if text not in ("md", "json"):
+        raise UserError(f"--format {text}: give md or json")
+    return text
 
 
 def _shape(text: str) -> str:

@@ -21,12 +21,15 @@ from core.engine.events import (
     Ready,
     Resume,
     Rewind,
+    Saved,
     Stop,
     Submit,
 )
+from core.history.records import Chat
 from core.options import LoadOptions
 from tui.conversation import Conversation, Exchange
 from tui.figures import cut_words, load_progress, rate, summary
+from tui.keys import key_word
 from tui.placement import Placement
 from tui.settings import Settings
 
@@ -59,6 +62,9 @@ class ChatSession:
         self.settings = settings
         self.clock = clock
         self.conversation = Conversation()
+        self.chat: int | None = None
+        """The number under which the conversation is saved; None while it is not."""
+        self.title = ""
         self.model: ModelInfo | None = None
         self.loading: Loading | None = None
         self.placement = Placement()
@@ -66,6 +72,7 @@ class ChatSession:
         self._times: deque[tuple[float, int]] = deque()
         self._stopping: int | None = None
         self._replacing: Replacement | None = None
+        self._known = False  # the number was known before the first message of this session
         self._early: list[Command] | None = []  # what comes before the start; None after it
 
     # --- what the user does ---------------------------------------------------------------------
@@ -172,12 +179,34 @@ class ChatSession:
 
     def new_chat(self) -> None:
         """Stop everything and begin an empty conversation."""
+        self.conversation.clear()
+        self._leave(OpenChat())
+
+    def open(self, chat: Chat) -> None:
+        """Stop everything and go on with a saved conversation. ValueError where its messages are no tree."""
+        self.conversation.open(chat.messages, chat.head)
+        self._leave(OpenChat(tuple(saved.message for saved in chat.messages), chat.head, chat.id))
+        self.chat, self.title, self._known = chat.id, chat.title, True
+
+    def _leave(self, another: OpenChat) -> None:
+        """Stop what the conversation before still owes, and have the engine open another one."""
         if self.conversation.unfinished:
             self._stopping = self.conversation.unfinished[-1]
             self._submit(Stop(self._stopping))
         self._replacing = None
-        self.conversation.clear()
-        self._submit(OpenChat())
+        self.chat, self.title, self._known = None, "", False
+        self._submit(another)
+
+    def saved(self, saved: Saved) -> bool:
+        """The conversation has a number; False where that is news of one that was left."""
+        if saved.before is None:
+            news = not self._known and bool(self.conversation.tree.messages)
+        else:
+            news = saved.before == self.chat
+        if not news:
+            return False
+        self.chat, self.title = saved.chat, saved.title
+        return True
 
     # --- what the engine says -------------------------------------------------------------------
 
@@ -241,7 +270,7 @@ class ChatSession:
             return self._waiting(self._load_state(), len(self.conversation.unfinished))
         if self.busy:
             state = self._waiting(self._run_state(), self.conversation.queued)
-            return state if self._stopping is not None else f"{state} · Esc stop"
+            return state if self._stopping is not None else f"{state} · {key_word('back')} stop"
         last = self.conversation.last
         state = self.placement.progress() or "idle"
         ahead = last.done.cut if last and last.done else None

@@ -5,7 +5,7 @@ commands, the help page and the README's table.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.options import Param
 from tui.settings import LIVE, PLACEMENT, find_param
 
-Scope = Literal["app", "chat", "prompt", "settings"]
+Scope = Literal["app", "chat", "prompt", "settings", "chats"]
 
 
 class Need(StrEnum):
@@ -81,6 +81,12 @@ ACTIONS: tuple[Action, ...] = (
            "ctrl+t", "/settings", bar="settings"),
     Action("new_chat", "New chat", "Starts an empty conversation with the same settings.",
            "ctrl+n", "/new", bar="new chat"),
+    Action("chats", "Chats", "Lists the saved chats: to be found by their words, opened, renamed, deleted.",
+           "ctrl+o", "/chats WORDS", bar="chats"),
+    Action("rename", "Rename", "Gives this chat another title; alone it opens the present one for editing.",
+           slash="/rename TITLE"),
+    Action("export", "Export", "Writes this chat to a file: as JSON if its name ends in .json, else as "
+           "Markdown; alone it makes a name of the title.", slash="/export FILE"),
     Action("regenerate", "Regenerate", "Answers the last message again, beside the reply that is there.",
            "ctrl+r", "/regenerate", enabled=Need.EXCHANGE),
     Action("continue", "Continue", "Goes on with the last reply, if it was stopped or reached its longest. "
@@ -110,6 +116,10 @@ ACTIONS: tuple[Action, ...] = (
     Action("keep", "Keep on the GPU", "Names the weights that stay on the GPU, such as w1,w2 or layers.0-9; "
            "the rest is streamed. auto leaves it to the planner, none streams all; F8 applies it.",
            slash="/keep NAMES"),
+    Action("preset", "Preset", "Takes the next preset of sampling settings, or the one that is named.",
+           "f9", "/preset NAME"),
+    Action("save_preset", "Save as a preset", "Keeps the present sampling settings as a preset of that name, "
+           "in config.toml.", slash="/save_preset NAME"),
     Action("reset", "Reset", "Sets every parameter to its default and starts a new chat.", slash="/reset"),
     Action("debug", "Figures under replies", "Adds time, mean surprise and perplexity to the line under "
            "replies from now on, or leaves them out again.", slash="/debug"),
@@ -130,11 +140,29 @@ ACTIONS: tuple[Action, ...] = (
            "enter", scope="settings", bar="type"),
     Action("default", "Default", "Sets the default. At the placement: forgets what is pending.",
            "backspace,delete", scope="settings", bar="default"),
+    Action("chat_up", "Chat above", "Moves to the chat above.", "up", scope="chats"),
+    Action("chat_down", "Chat below", "Moves to the chat below.", "down", scope="chats"),
+    Action("chats_page_up", "Page up", "Moves up by a page.", "pageup", scope="chats"),
+    Action("chats_page_down", "Page down", "Moves down by a page.", "pagedown", scope="chats"),
+    Action("first_chat", "First chat", "Moves to the newest chat.", "home", scope="chats"),
+    Action("last_chat", "Last chat", "Moves to the end of the list, which goes on from there.",
+           "end", scope="chats"),
+    Action("open_chat", "Open", "Opens the chat under the cursor.", "enter", scope="chats", bar="open"),
+    Action("close_chats", "Close", "Clears what is searched for; the second time, back to the chat.",
+           "escape", scope="chats", bar="close"),
+    Action("delete_chat", "Delete", "Takes the chat under the cursor off the list.",
+           "delete", scope="chats", bar="delete"),
+    Action("rename_chat", "Rename", "Gives the chat under the cursor another title.",
+           "f2", scope="chats", bar="rename"),
+    Action("restore_chat", "Undo delete", "Brings back the chat that was deleted last, then the one before.",
+           "ctrl+z", scope="chats", bar="undo"),
+    Action("export_chat", "Export", "Writes the chat under the cursor to a Markdown file in the working "
+           "folder.", "ctrl+s", scope="chats", bar="export"),
 )  # fmt: skip
 
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
 
-_KEY_NAMES = {
+KEY_NAMES = {
     "escape": "Esc",
     "enter": "Enter",
     "up": "Up",
@@ -143,6 +171,7 @@ _KEY_NAMES = {
     "right": "Right",
     "pageup": "PgUp",
     "pagedown": "PgDn",
+    "home": "Home",
     "end": "End",
     "backspace": "Backspace",
     "space": "Space",
@@ -153,18 +182,19 @@ _KEY_NAMES = {
 def key_name(key: str) -> str:
     """A key as the interface writes it: "ctrl+end" -> "ctrl+End", "f6" -> "F6"."""
     *modifiers, last = key.split("+")
-    name = _KEY_NAMES.get(last) or (last.upper() if last[0] == "f" and last[1:].isdigit() else last)
+    name = KEY_NAMES.get(last) or (last.upper() if last[0] == "f" and last[1:].isdigit() else last)
     return "+".join((*modifiers, name))
 
 
 def bindings(scope: Scope, *, priority: bool = False) -> list[BindingType]:
     """The bindings of a scope. `priority` puts them before the keys of whatever widget has the focus.
 
-    Each calls `perform` with the action's id, so that needs are checked; the app's have none.
+    Each calls `perform` with the action's id, so that needs are checked; the app's have none. An action
+    without a key is bound to none that is ever sent: the user's keymap can only move what is bound.
     """
     return [
         Binding(
-            action.key,
+            action.key or f"no_key_{action.id}",
             action.id if scope == "app" else f"perform('{action.id}')",
             action.title,
             id=action.id,
@@ -172,7 +202,7 @@ def bindings(scope: Scope, *, priority: bool = False) -> list[BindingType]:
             priority=priority,
         )
         for action in ACTIONS
-        if action.scope == scope and action.key
+        if action.scope == scope
     ]
 
 
@@ -235,16 +265,21 @@ def _advice(close: list[str], listing: str) -> str:
     return f"did you mean {close[0]}?" if close else f"{listing} lists them"
 
 
-def rows() -> Iterator[tuple[str, str, str]]:
+_PLACES = {"settings": "In the settings: ", "chats": "In the list of chats: "}
+
+
+def rows(keys_of: Callable[[Action], tuple[str, ...]]) -> Iterator[tuple[str, str, str]]:
     """Keys, slash command and explanation of every action, for help page and README."""
     for action in ACTIONS:
-        keys = ", ".join(key_name(key) for key in action.keys)
-        place = "In the settings: " if action.scope == "settings" else ""
+        keys = ", ".join(key_name(key) for key in keys_of(action))
+        place = _PLACES.get(action.scope, "")
         yield keys, action.slash, f"{place}{action.help}"
 
 
 def markdown_table() -> str:
-    """The README's table of keys and commands."""
-    lines = ["| key | command | what it does |", "|---|---|---|"]
-    lines += [f"| {keys} | {f'`{slash}`' if slash else ''} | {text} |" for keys, slash, text in rows()]
+    """The README's table of keys and commands; with the ids, by which the configuration gives other keys."""
+    lines = ["| key | command | what it does | id |", "|---|---|---|---|"]
+    listed = rows(lambda action: action.keys)
+    for action, (keys, slash, text) in zip(ACTIONS, listed, strict=True):
+        lines.append(f"| {keys} | {f'`{slash}`' if slash else ''} | {text} | `{action.id}` |")
     return "\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from typing import Any
 
 # Repaints compete with decoding for the interpreter and, without a GPU, for the cores: 60 frames a
 # second and animations cost tokens. A user who sets these variables keeps what he set.
@@ -47,3 +48,15 @@ def freeze_garbage() -> None:
     interpreter locked, which the reader sees as a stutter and the engine as lost tokens.
     """
     gc.freeze()
+
+
+def paint_now(screen: Screen[Any], *widgets: Widget) -> None:
+    """Paint what has changed in `widgets`, without waiting for the next frame.
+
+    After a frame Textual waits for one to two of its periods until the next one, at our rate up to 100 ms:
+    what a key brings about in two steps, such as a letter and what it finds, would come late. Can go when a
+    frame that comes after a longer pause is painted at once, and the next one after one period.
+    """
+    for widget in widgets:
+        widget._check_refresh()  # tells the screen, which paints when it has heard of all
+    screen.call_later(screen._on_timer_update)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from core.engine.context import exchanges
 from core.engine.conversation import Conversation as Tree
 from core.engine.conversation import Message
-from core.engine.events import Begun, Delta, Done, Prefill, Reason
+from core.engine.events import Begun, Delta, Done, Prefill, Reason, Stats
+from core.history.records import SavedMessage
 
 
 @dataclass(slots=True)
@@ -100,6 +102,14 @@ class Conversation:
         self.exchanges.clear()
         self.tree = Tree()
         self._ends.clear()
+
+    def open(self, saved: Sequence[SavedMessage], head: int | None) -> None:
+        """A saved conversation in place of this one. ValueError where its messages are no tree."""
+        tree = Tree((one.message for one in saved), head)
+        self.clear()
+        self.tree = tree
+        self._ends = {one.message.id: _end_of(one) for one in saved if one.message.role == "assistant"}
+        self.go_to(head)
 
     def find(self, run: int) -> Exchange | None:
         """The exchange of this run, or None where it was dropped."""
@@ -234,3 +244,17 @@ class Conversation:
             if exchange.reply or exchange.done is not None:
                 parts.append(f"{assistant}: {exchange.reply}{' [stopped]' if stopped else ''}")
         return "\n\n".join(parts) + "\n"
+
+
+def _end_of(saved: SavedMessage) -> Done:
+    """The end of a run as it was told when the reply was new; one that never came counts as a stop."""
+    message, reply = saved.message, saved.reply
+    return Done(
+        run=0,
+        reason=message.reason or Reason.CANCELLED,
+        stats=Stats() if reply is None else reply.stats,
+        reply=reply,
+        user_id=message.parent,
+        reply_id=message.id,
+        head=message.id,
+    )

@@ -16,6 +16,8 @@ from core.engine.events import (
     Failed,
     Load,
     Notice,
+    OpenChat,
+    Opened,
     Placed,
     Ready,
     Reply,
@@ -23,6 +25,7 @@ from core.engine.events import (
     Submit,
 )
 from core.errors import UserError
+from core.history.records import Chat
 from core.options import LoadOptions, Sampling, Value
 from core.sizes import format_size
 from tui.console import Fault, model_line, placed_lines, wait_ready, with_status
@@ -39,16 +42,24 @@ def run(
     messages: Iterable[str],
     *,
     as_json: bool,
+    chat: Chat | None = None,
 ) -> int:
-    """Load, answer each message in turn, and return the exit status. Raises UserError."""
+    """Load, answer each message in turn, and return the exit status. Raises UserError.
+
+    The messages are said behind those of `chat`, where there is one.
+    """
     events: queue.SimpleQueue[Event] = queue.SimpleQueue()
     system = values["system"]
     backend.start(events.put)
     backend.submit(Configure(Sampling.from_values(values), system if isinstance(system, str) else None))
     backend.submit(Load(options))
+    if chat is not None:
+        backend.submit(OpenChat(tuple(saved.message for saved in chat.messages), chat.head, chat.id))
     number = 0
     try:
         model = wait_ready(events)
+        if chat is not None:
+            _wait_opened(events)
         for number, text in enumerate(messages):
             backend.submit(Submit(number, text))
             reply = _answer(events, as_json=as_json)
@@ -60,6 +71,18 @@ def run(
         _drain(events, as_json=as_json)
         return 130
     return 0
+
+
+def _wait_opened(events: queue.SimpleQueue[Event]) -> None:
+    """Until the saved conversation is in place; raises UserError or Fault where it cannot be."""
+    while True:
+        match events.get():
+            case Notice(text):
+                print(text, file=sys.stderr)
+            case Failed() as failed:
+                raise UserError(failed.text) if failed.user else Fault(failed.text)
+            case Opened():
+                return
 
 
 def _answer(events: queue.SimpleQueue[Event], *, as_json: bool) -> Reply:

@@ -19,6 +19,7 @@ from core.engine.events import (
     Placing,
     Prefill,
     Ready,
+    Saved,
     Snapshot,
 )
 
@@ -89,6 +90,10 @@ class Noticed(EngineMessage[Notice]):
     """The engine has something to say that is no error."""
 
 
+class ChatSaved(EngineMessage[Saved]):
+    """The conversation is saved under a number, with a title."""
+
+
 class EngineFailed(EngineMessage[Failed]):
     """Something went wrong outside a reply."""
 
@@ -105,5 +110,6 @@ MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
     Done: RunFinished,
     Snapshot: MetersRead,
     Notice: Noticed,
+    Saved: ChatSaved,
     Failed: EngineFailed,
 }

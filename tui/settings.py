@@ -1,13 +1,14 @@
-"""The current value of every parameter, and which of them the user has changed."""
+"""The current value of every parameter, and the preset that they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from core.engine.events import Configure
 from core.errors import UserError
 from core.options import PARAMS, Param, Sampling, Value, default_values, inert_reason
+from core.presets import SHIPPED, Preset, check_name, find_preset, kept_values
 
 LIVE: tuple[Param, ...] = tuple(param for param in PARAMS if param.acts in ("token", "message"))
 """Parameters that act on a running session, in the table's order."""
@@ -21,17 +22,29 @@ PLACEMENT: tuple[Param, ...] = tuple(p for p in PARAMS if p.acts == "placement" 
 ACTS = {
     "token": "acts on the next token",
     "message": "acts on the next message",
-    "placement": "acts when it is applied (F8)",
 }
 """When a live parameter takes effect, in words."""
 
 
 class Settings:
-    """Values by key. Every change is checked against the table, so what is in here is valid."""
+    """Values by key. Every change is checked against the table, so what is in here is valid.
 
-    def __init__(self, values: Mapping[str, Value], changed: Iterable[str] = ()) -> None:
+    `presets` are those that can be chosen, `preset` the one that was, and `replaced` what it stands in for.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Value],
+        presets: Mapping[str, Preset] = SHIPPED,
+        preset: str | None = None,
+        replaced: Mapping[str, Value] | None = None,
+    ) -> None:
         self._values: dict[str, Value] = {**default_values(), **values}
-        self._changed = set(changed)
+        self.presets: dict[str, Preset] = dict(presets)
+        self.preset = preset
+        self._replaced: dict[str, Value] = dict(replaced or {})
+        if preset is None:
+            self._find_preset()
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -39,8 +52,8 @@ class Settings:
         return MappingProxyType(self._values)
 
     def is_changed(self, param: Param) -> bool:
-        """True where the user chose something other than the default."""
-        return param.key in self._changed
+        """True where it is something other than the table's default."""
+        return self._values[param.key] != param.default
 
     def inert_reason(self, param: Param) -> str | None:
         """Why `param` has no effect now, or None where it acts."""
@@ -54,10 +67,6 @@ class Settings:
         """Set a value. Raises UserError where it is out of range or needs a restart."""
         _refuse_fixed(param)
         self._values[param.key] = param.check(value)
-        if value == param.default:
-            self._changed.discard(param.key)
-        else:
-            self._changed.add(param.key)
 
     def enter(self, param: Param, text: str) -> None:
         """Set the value that `text` spells. Raises UserError naming what is accepted."""
@@ -91,6 +100,60 @@ class Settings:
         """All live parameters back to their defaults."""
         for param in LIVE:
             self.reset(param)
+        self._find_preset()
+
+    # --- presets --------------------------------------------------------------------------------
+
+    @property
+    def preset_words(self) -> str:
+        """The preset in force, "none", or one with a * that was changed since."""
+        if self.preset is None:
+            return "none"
+        kept = all(self._values[key] == value for key, value in self.presets[self.preset].items())
+        return self.preset if kept else f"{self.preset}*"
+
+    def next_preset(self) -> str:
+        """The name after the present one, around; the first where there is none."""
+        names = list(self.presets)
+        at = -1 if self.preset is None else names.index(self.preset)
+        return names[(at + 1) % len(names)]
+
+    def choose(self, name: str) -> tuple[str, ...]:
+        """Take the values of a preset; what has changed and acts, in words. UserError for an unknown one.
+
+        What the preset before set, and nobody changed since, becomes what it was without it.
+        """
+        preset = find_preset(self.presets, name, "/preset")
+        before = dict(self._values)
+        for key, value in self._replaced.items():
+            if self.preset is not None and self._values[key] == self.presets[self.preset].get(key):
+                self._values[key] = value
+        self._replaced = {key: self._values[key] for key in preset}
+        self._values |= preset
+        self.preset = name
+        return tuple(
+            f"{param.label} {param.format(before[param.key])} → {self.shown(param)}"
+            for param in LIVE
+            if before[param.key] != self._values[param.key] and self.inert_reason(param) is None
+        )
+
+    def keep_as(self, name: str) -> Preset:
+        """Make the present values a preset, the one in force. Raises UserError for a name that cannot be."""
+        preset = kept_values(self._values)
+        self.presets[check_name(name)] = preset
+        self.preset, self._replaced = name, {}
+        return preset
+
+    def _find_preset(self) -> None:
+        """The first preset that says what holds anyway is the one in force."""
+        self._replaced = {}
+        whole = SHIPPED["balanced"].keys()  # one that sets less says too little of what holds
+        matching = (
+            name
+            for name, preset in self.presets.items()
+            if preset.keys() >= whole and preset.items() <= self._values.items()
+        )
+        self.preset = next(matching, None)
 
     def configure(self) -> Configure:
         """The command that tells the engine."""

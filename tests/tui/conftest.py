@@ -14,14 +14,19 @@ import pytest
 from textual import events
 from textual.pilot import Pilot
 
+from core.config.read import Config
 from core.engine.events import Command, Configure, Submit
-from core.options import LoadOptions, Value, default_values
+from core.folders import config_file
+from core.history.records import Chat
+from core.history.store import History
+from core.options import LoadOptions, Value
 from tests.fake_backend import FakeBackend
 from tui.app import LlamaApp
 from tui.chat_session import ChatSession
 from tui.screens import chat_view
 from tui.screens.chat import ChatScreen
 from tui.settings import Settings
+from tui.start_values import resolve
 
 
 class Driver:
@@ -123,11 +128,15 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
         values: dict[str, Value] | None = None,
         model_name: str = "fake",
         notes: tuple[str, ...] = (),
+        config: Config | None = None,
+        history: History | None = None,
+        chat: Chat | None = None,
     ) -> AsyncIterator[Driver]:
         backend = backend or FakeBackend()
-        settings = Settings({**default_values(), **(values or {})}, values or {})
+        start = resolve(values or {}, None, {}, config or Config(config_file()))
+        settings = Settings(start.values, start.presets, start.preset, start.replaced)
         session = ChatSession(backend, LoadOptions("nowhere"), settings, clock=lambda: backend.now)
-        app = LlamaApp(session, model_name, notes)
+        app = LlamaApp(session, model_name, (*notes, *start.notes), config=config, history=history, chat=chat)
         async with app.run_test(size=size) as pilot:
             driver = Driver(app, pilot, backend)
             await driver.until(lambda: bool(backend.commands))

@@ -29,7 +29,7 @@ from core.engine.events import (
     Scored,
     Scoring,
 )
-from core.options import PARAMS, LoadOptions
+from core.options import PARAMS, LoadOptions, default_values
 from tests.fake_backend import MODEL
 from tui import cli, perplexity
 
@@ -221,6 +221,7 @@ def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> No
         (["--device", "cuda:1"], "device", "cuda:1"),
         (["--f16"], "dtype", "float16"),
         (["--sys", "x"], "system", "x"),
+        (["--chat-format", "none"], "chat_format", "none"),
         (["--vram", "6GB"], "vram", 6 * 10**9),
         (["--ram", "1GiB"], "ram", 2**30),
         (["--offload_exclusion", "w1", "w2,w3"], "offload_exclusion", ("w1", "w2", "w3")),
@@ -231,8 +232,7 @@ def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> No
 )
 def test_spellings_old_and_new(flags: list[str], key: str, value: object) -> None:
     request = cli.parse(["--demo", "--prompt", "x", *flags])
-    assert request.values[key] == value
-    assert request.changed == {key}
+    assert request.start.values == default_values() | {key: value}
 
 
 def test_flags_of_placement_become_options() -> None:

@@ -13,11 +13,18 @@ from tests.tui.conftest import Open
 from tui.app import LlamaApp
 from tui.commands import ACTIONS, BY_ID, Assign, Call, key_name, markdown_table, read_line, read_setting
 from tui.screens.chat import ChatScreen
+from tui.screens.chats import ChatsScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.setting_row import SettingRow
 
 _UNBINDABLE = {"ctrl+h", "ctrl+i", "ctrl+m", "ctrl+left_square_bracket"}
-_TARGETS = {"app": LlamaApp, "chat": ChatScreen, "prompt": Prompt, "settings": SettingRow}
+_TARGETS = {
+    "app": LlamaApp,
+    "chat": ChatScreen,
+    "prompt": Prompt,
+    "settings": SettingRow,
+    "chats": ChatsScreen,
+}
 
 
 def test_ids_and_slash_commands_are_unique() -> None:
@@ -31,6 +38,8 @@ def test_keys_are_unique_wherever_they_act_together() -> None:
     for scope in ("prompt", "settings"):
         keys = everywhere + [key for action in ACTIONS if action.scope == scope for key in action.keys]
         assert len(set(keys)) == len(keys)
+    over = [key for action in ACTIONS if action.scope in ("app", "chats") for key in action.keys]
+    assert len(set(over)) == len(over)  # the list of chats covers the chat and its keys
 
 
 def test_every_key_can_be_typed() -> None:
@@ -80,7 +89,8 @@ def test_the_readme_table_has_every_key_and_command() -> None:
     for action in ACTIONS:
         assert all(key_name(key) in table for key in action.keys)
         assert f"`{action.slash}`" in table or not action.slash
-    assert all(line.count("|") == 4 for line in rows)
+        assert f"| `{action.id}` |" in table
+    assert all(line.count("|") == 5 for line in rows)
 
 
 async def test_slash_commands_act(open_chat: Open) -> None:

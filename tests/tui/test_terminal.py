@@ -18,10 +18,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 APP = """
 import os, sys
-from core.options import LoadOptions, default_values
+from core.options import LoadOptions
 from core.engine.events import Failed
 from tests.fake_backend import LOAD, LiveFakeBackend
 from tui.app import run
+from tui.settings import Settings
 
 class Noisy(LiveFakeBackend):
     def submit(self, command):
@@ -32,7 +33,7 @@ class Noisy(LiveFakeBackend):
 
 load = ((0.2, Failed("weights: no such file", fatal=True)),) if "--fail" in sys.argv else LOAD
 backend = Noisy(["word " * 1000], load=load, token_s=0.02)
-outcome = run(backend, LoadOptions("x"), default_values(), model_name="fake")
+outcome = run(backend, LoadOptions("x"), Settings({}), model_name="fake")
 backend.close(1)
 print("ENDED", outcome.exit_code, outcome.line, "torch" in sys.modules)
 """

@@ -10,8 +10,9 @@ from core.errors import UserError
 from tui.chat_session import Replacement
 from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line
 from tui.conversation import Exchange
+from tui.keys import key_word
 from tui.outcome import Outcome
-from tui.screens.chat_placement import ChatPlacement
+from tui.screens.chat_saved import ChatSaved
 from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
 from tui.widgets.plain import plain
 from tui.widgets.prompt import Prompt
@@ -21,24 +22,25 @@ from tui.widgets.transcript import Transcript
 _TWICE_S = 1.0
 
 
-class ChatScreen(ChatPlacement):
+class ChatScreen(ChatSaved):
     """The chat. Its keys come before those of the focused widget: the editor binds F6, F7 and ctrl+c."""
 
     BINDINGS = bindings("chat", priority=True)
 
-    _editing: Exchange | None = None
-    """The exchange whose message is in the prompt again."""
     _interrupted = float("-inf")
     """When ctrl+c was last pressed while idle."""
 
     # --- from a key, a word or the palette to a deed ----------------------------------------------
 
     async def action_perform(self, id: str) -> None:
-        """Do an action by its id."""
-        await self.perform(BY_ID[id])
+        """Do an action by its id; what is wrong with that is said."""
+        try:
+            await self.perform(BY_ID[id])
+        except UserError as error:
+            self.flash(str(error), "error")
 
     async def perform(self, action: Action, argument: str = "") -> None:
-        """Do `action`, or say what it lacks."""
+        """Do `action`, or say what it lacks. Raises UserError where it cannot be done as it is asked for."""
         missing = action.enabled
         if missing is not None and not self.has(missing):
             self.flash(str(missing), "warning")
@@ -145,18 +147,9 @@ class ChatScreen(ChatPlacement):
             if now - self._interrupted <= _TWICE_S:
                 self.app.exit(Outcome())
             self._interrupted = now
-            self.flash("ctrl+c again quits")
+            self.flash(f"{key_word('interrupt')} again quits")
 
     # --- the conversation -----------------------------------------------------------------------
-
-    def action_new_chat(self) -> None:
-        """An empty conversation."""
-        self._editing = None
-        self.session.new_chat()
-        self.transcript.clear()
-        self.remove_class("-new-text")
-        self._show_now()
-        self.flash("new chat")
 
     def action_reset(self) -> None:
         """Defaults everywhere, and a new chat."""
@@ -198,7 +191,7 @@ class ChatScreen(ChatPlacement):
 
     def _walk(self, steps: int) -> None:
         if self.session.busy:
-            self.flash("a reply is still running; stop it first (Esc)", "warning")
+            self.flash(f"a reply is still running; stop it first ({key_word('back')})", "warning")
             return
         self._editing = None
         where = self.session.walk(steps)
@@ -214,7 +207,8 @@ class ChatScreen(ChatPlacement):
                 self.prompt.remember(self.prompt.text)
             self.prompt.replace_text(exchange.user)
             self.prompt.focus()
-            self.flash("Enter replaces the last message and its reply, Esc leaves them")
+            take, leave = key_word("send"), key_word("back")
+            self.flash(f"{take} replaces the last message and its reply, {leave} leaves them")
 
     def action_erase(self) -> None:
         """Drop the last exchange."""
@@ -225,7 +219,7 @@ class ChatScreen(ChatPlacement):
     def _last_exchange(self) -> Exchange | None:
         """The exchange that can be replaced; says why where it cannot."""
         if self.session.conversation.queued or self.session.replacing is not None:
-            self.flash("messages are still waiting; stop them first (Esc)", "warning")
+            self.flash(f"messages are still waiting; stop them first ({key_word('back')})", "warning")
             return None
         return self.session.conversation.last
 

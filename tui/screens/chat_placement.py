@@ -8,6 +8,7 @@ from core.errors import UserError
 from core.weights.plan import Plan
 from tui import messages
 from tui.commands import Assign
+from tui.keys import key_word
 from tui.placement_words import announcement, kept_words, unpinned_note, value_words
 from tui.screens.chat_settings import ChatSettings
 from tui.settings import PLACEMENT
@@ -113,5 +114,5 @@ class ChatPlacement(ChatSettings):
             self.flash("that is how it is already")
         else:
             level: Level = "info" if placement.can_apply else "error"
-            start = "F8 applies: " if placement.can_apply else ""
+            start = f"{key_word('apply')} applies: " if placement.can_apply else ""
             self.flash(start + " · ".join(placement.figures()), level)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+
 from textual import on
 
+from core.config.write import save_preset
 from core.errors import UserError
+from core.folders import config_file
 from core.options import BY_KEY
+from core.presets import Preset
 from tui.commands import Assign, read_setting
 from tui.placement_words import value_words
 from tui.screens.chat_view import ChatView
@@ -70,6 +76,44 @@ class ChatSettings(ChatView):
         self.sidebar.sync()
         self._status_soon.request()
 
+    # --- presets --------------------------------------------------------------------------------
+
+    def action_preset(self, name: str) -> None:
+        """Take a preset: the one named, else the next; a running reply has it from its next token on."""
+        settings = self.session.settings
+        name = name or settings.next_preset()
+        changes = settings.choose(name)
+        self._configured()
+        self.flash(f"preset {name}: {', '.join(changes) or 'nothing is different'}")
+
+    def action_save_preset(self, name: str) -> None:
+        """Keep the present settings as a preset."""
+        if not name:
+            self.prompt.replace_text("/save_preset ")
+            self.prompt.focus()
+            self.flash("give it a name")
+            return
+        preset = self.session.settings.keep_as(name)
+        self.sidebar.sync()
+        self.run_worker(self._save_preset(name, preset))
+
+    async def _save_preset(self, name: str, preset: Preset) -> None:
+        path, there = config_file(), list[bool]()
+        error = await self.write(lambda: there.append(save_preset(path, name, preset)))
+        if error is not None:
+            self.note(f"preset {name} holds until you leave, but is not kept: {error}", "warning")
+        else:
+            self.flash(f"preset {name} is {'replaced' if any(there) else 'saved'} in {path}")
+
+    async def write(self, change: Callable[[], object]) -> UserError | None:
+        """Change the configuration, off this thread and after what is being written; why not, if not."""
+        async with self._writing:
+            try:
+                await asyncio.to_thread(change)
+            except UserError as error:
+                return error
+        return None
+
     def action_set(self, argument: str) -> None:
         """`/set KEY VALUE`; alone it lists all."""
         if argument:
@@ -96,4 +140,5 @@ class ChatSettings(ChatView):
 
         value = self.session.settings.values["system"]
         title = "System prompt"
-        self.app.push_screen(TextDialog(title, param.help, "" if value is None else str(value)), done)
+        text = "" if value is None else str(value)
+        self.app.push_screen(TextDialog(title, param.help, text, empty="empty: the model's own"), done)

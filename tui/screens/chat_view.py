@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Container, Horizontal, Vertical
@@ -13,6 +15,7 @@ from tui.chat_session import ChatSession, Replacement
 from tui.compat import SafeClicks, freeze_garbage
 from tui.conversation import Exchange
 from tui.figures import cut_words, footer
+from tui.keys import key_word
 from tui.outcome import Outcome
 from tui.throttle import Throttle
 from tui.widgets.gauges import Gauges
@@ -31,6 +34,10 @@ _GAUGES_S = 1.0
 _SMALLEST = (40, 12)
 
 
+def _placeholder() -> str:
+    return f"Message · {key_word('send')} sends · / commands · {key_word('newline')} new line"
+
+
 class ChatView(SafeClicks):
     """Shows a ChatSession. Engine events arrive here as messages; the session keeps the truth."""
 
@@ -43,6 +50,7 @@ class ChatView(SafeClicks):
         self._notes = notes
         self._debug = False
         self._failure = ""
+        self._writing = asyncio.Lock()  # held while the configuration is written
         self._presented = 0  # the newest run in the transcript
         self._snapshot: Snapshot | None = None
         self._status_soon = Throttle(self, _STATUS_S, self._paint_status)
@@ -66,7 +74,7 @@ class ChatView(SafeClicks):
                     yield PlainStatic("↓ new text below (End)", id="new-text")
         with Horizontal(id="prompt-row"):
             yield PlainStatic("\u203a", id="prompt-sign")
-            yield Prompt("Message · Enter sends · / commands · ctrl+j new line", id="prompt")
+            yield Prompt(_placeholder(), id="prompt")
         yield KeyBar(id="keys")
         yield PlainStatic(id="too-small")
 
@@ -74,7 +82,7 @@ class ChatView(SafeClicks):
         """Start the engine once the first frame is out, so that its import of torch delays nothing."""
         self.transcript.assistant_label = self._label(self._model_name)
         for note in self._notes:
-            self.note(note)
+            self.note(note, "warning")
         self._paint_status()
         self.call_after_refresh(self.set_timer, 0.01, self._start)
 
@@ -226,9 +234,9 @@ class ChatView(SafeClicks):
             transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
             if exchange.done is None and not running:
                 continue  # never answered
-            transcript.add_message(exchange.reply_key, "assistant", exchange.reply, streaming=True)
-            if exchange.done is not None:
-                transcript.finish(exchange.reply_key, self._footer(exchange, exchange.done))
+            key, text, done = exchange.reply_key, exchange.reply, exchange.done
+            footer = "" if done is None else self._footer(exchange, done)
+            transcript.add_message(key, "assistant", text, streaming=done is None, footer=footer)
         transcript.follow()
         self._show_now()
 

@@ -11,7 +11,9 @@ from textual.containers import Vertical, VerticalScroll
 from textual.content import Content
 from textual.screen import ModalScreen
 
+from core.presets import PURPOSES
 from tui.commands import rows
+from tui.keys import key_word, keys_of
 from tui.settings import LIVE, PLACEMENT
 from tui.widgets.plain import PlainStatic
 
@@ -22,9 +24,12 @@ _STACKED = 70  # below this width the explanation goes under them
 def _entries() -> Iterator[tuple[str, str]]:
     """What to press or type, and what it does; a heading has nothing to press."""
     yield "", "Keys and commands"
-    for keys, slash, text in rows():
+    for keys, slash, text in rows(keys_of):
         yield f"{keys:{_KEYS}}{slash}", text
-    yield "", "Settings, as commands or in the sidebar (ctrl+t)"
+    yield "", f"Presets of sampling settings ({key_word('preset')} takes the next, /preset NAME one of them)"
+    for name, purpose in PURPOSES.items():
+        yield f"{'':{_KEYS}}{name}", purpose
+    yield "", f"Settings, as commands or in the sidebar ({key_word('settings')})"
     for param in LIVE + PLACEMENT:
         yield f"{'':{_KEYS}}/{param.key}", f"{param.help} Default: {param.format(param.default)}."
 

@@ -1,4 +1,4 @@
-"""The top line: which model, where it is computed, and how much of its context is used."""
+"""The top line: which model, where it is computed, which chat this is, how much of the context is used."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from textual.style import Style
 from textual.widget import Widget
 
 from core.engine.events import ModelInfo
+from core.text.sanitize import one_line
 from core.weights.plan import Plan
 from tui.figures import gigabytes
 from tui.widgets.bars import level
 from tui.widgets.plain import plain
 
 _BAR = 10
+_GAP = 3  # cells on either side of the chat's title
+_TITLE = 12  # with less room than this it is left out
 
 
 class Header(Widget):
-    """SIMULATED, name · type · chat format · device · what is streamed, and the context at the right."""
+    """SIMULATED, name · type · chat format · device · what is streamed; the chat's title; the context."""
 
-    COMPONENT_CLASSES = {"header--name", "header--bar", "header--simulated"}
+    COMPONENT_CLASSES = {"header--name", "header--bar", "header--simulated", "header--title"}
 
     def __init__(self, name: str, *, simulated: bool, id: str) -> None:
         super().__init__(id=id)
@@ -26,6 +29,7 @@ class Header(Widget):
         self._model: ModelInfo | None = None
         self._streamed = ""
         self._used = 0
+        self._title = ""
 
     def loaded(self, model: ModelInfo) -> None:
         """Show what was loaded."""
@@ -46,15 +50,22 @@ class Header(Widget):
             self._used = tokens
             self.refresh()
 
+    def talk(self, title: str) -> None:
+        """Show what the chat is called; "" for one without a title."""
+        if title != self._title:
+            self._title = title
+            self.refresh()
+
     def render(self) -> Content:
-        """One line; the details give way to the context where it is narrow."""
+        """One line; where it is narrow, first the title gives way, then the details to the context."""
         style, model, width = self.get_visual_style, self._model, self.content_size.width
         name = plain(self._name_shown if model is None else model.name).plain
         title: list[str | tuple[str, Style]] = [(name, style("header--name"))]
         if self._simulated:  # first, since the end may be cut off
             title = [("SIMULATED", style("header--simulated")), " ", *title]
         if model is None:
-            return Content.assemble(*title).truncate(width, ellipsis=True)
+            left = Content.assemble(*title)
+            return (left + self._middle(width - left.cell_length)).truncate(width, ellipsis=True)
         details = f" · {model.weights} · {model.chat_format} · {model.device}{self._streamed}"
         left = Content.assemble(*title) + plain(details)
         figures = f"ctx {self._used}/{model.context}"
@@ -63,4 +74,13 @@ class Header(Widget):
             bar = (level(self._used / model.context, _BAR), style("header--bar"))
             right = Content.assemble("ctx ", bar, f" {self._used}/{model.context}")
         room = max(0, width - right.cell_length - 1)
+        left += self._middle(room - left.cell_length)
         return left.truncate(room, ellipsis=True, pad=True) + " " + right
+
+    def _middle(self, room: int) -> Content:
+        """The title in the middle of `room` cells, as much of it as fits."""
+        room -= 2 * _GAP
+        if not self._title or room < _TITLE:
+            return Content("")
+        title = Content(one_line(self._title)).truncate(room, ellipsis=True)
+        return Content(" " * (_GAP + (room - title.cell_length) // 2)) + title.stylize(".header--title")

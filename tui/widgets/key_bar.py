@@ -6,10 +6,11 @@ from textual import events
 from textual.content import Content
 from textual.widget import Widget
 
-from tui.commands import BY_ID, key_name
+from tui.commands import BY_ID
+from tui.keys import key_word
 
 _APPLY = ("apply",)
-_CHAT = (("settings",), ("copy",), ("new_chat",), ("command_palette",), ("help",), ("quit",))
+_CHAT = (("settings",), ("copy",), ("chats",), ("command_palette",), ("help",), ("new_chat",), ("quit",))
 
 
 class KeyBar(Widget):
@@ -17,9 +18,9 @@ class KeyBar(Widget):
 
     COMPONENT_CLASSES = {"key-bar--key"}
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, id: str, shown: tuple[tuple[str, ...], ...] = ()) -> None:
         super().__init__(id=id)
-        self._shown: tuple[tuple[str, ...], ...] = ()
+        self._shown = shown
         self._back = ""
         self._ends: list[tuple[int, str]] = []  # where each entry ends in the line, and its action
 
@@ -56,5 +57,5 @@ class KeyBar(Widget):
             await self.run_action(f"screen.perform('{id}')")
 
     def _entry(self, ids: tuple[str, ...], word: str) -> Content:
-        keys = "/".join(key_name(BY_ID[id].keys[0]) for id in ids)
+        keys = "/".join(key_word(id) for id in ids)
         return Content.assemble((keys, self.get_visual_style("key-bar--key")), f" {word}")

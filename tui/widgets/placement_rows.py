@@ -9,6 +9,7 @@ from textual.style import Style
 
 from tui.figures import gigabytes
 from tui.groups import MARKS, Group, Mark
+from tui.keys import key_word
 from tui.placement import Placement
 from tui.widgets.bars import level
 from tui.widgets.plain import plain
@@ -16,8 +17,11 @@ from tui.widgets.setting_row import LABEL
 from tui.widgets.sidebar_row import SidebarRow
 from tui.wish import Mode
 
-_HOW = "F8 applies, Backspace forgets."
 _FIRST_LINE = 4  # toggles; those of attention
+
+
+def _how() -> str:
+    return f"{key_word('apply')} applies, {key_word('default')} forgets."
 
 
 class PlacementRow(SidebarRow):
@@ -48,7 +52,7 @@ class ModeRow(PlacementRow):
         """What the three words mean."""
         return (
             "auto: the planner fills the VRAM budget as well as it can. all streamed: nothing stays on the "
-            f"GPU. chosen: what is marked below, and nothing else. {_HOW}"
+            f"GPU. chosen: what is marked below, and nothing else. {_how()}"
         )
 
     def render(self) -> Content:
@@ -93,7 +97,7 @@ class KeepRow(PlacementRow):
         where = f"then {MARKS[mark]}" if changed else MARKS[mark]
         return (
             f"{group.title}: {gigabytes(group.nbytes)} GB, {where}. Left and Right choose, Space turns "
-            f"(x kept, ~ in some layers, c on the CPU). {_HOW}"
+            f"(x kept, ~ in some layers, c on the CPU). {_how()}"
         )
 
     def action_less(self) -> None:
@@ -175,7 +179,7 @@ class BudgetRow(PlacementRow):
         """What the budget counts."""
         return (
             "The most VRAM we may take, CUDA's own share included. Left and Right move it by 0.25 GB, "
-            f"Enter types a size such as 6GB. {_HOW}"
+            f"Enter types a size such as 6GB. {_how()}"
         )
 
     def render(self) -> Content:
@@ -206,7 +210,7 @@ class CpuRow(PlacementRow):
         """Which names there are."""
         return (
             "Computed on the CPU where it lies, instead of being streamed. Enter types names, such as "
-            f"layers.0-9, w2 or output; none takes them back. {_HOW}"
+            f"layers.0-9, w2 or output; none takes them back. {_how()}"
         )
 
     def render(self) -> Content:

@@ -11,6 +11,7 @@ from textual.message import Message
 
 from core.errors import UserError
 from tui.figures import gigabytes
+from tui.keys import key_word
 from tui.placement import Placement
 from tui.widgets.placement_rows import BudgetRow, CpuRow, KeepRow, ModeRow, PlacementRow
 from tui.widgets.plain import PlainStatic, plain
@@ -103,7 +104,7 @@ class PlacementSection(Vertical):
         if placement.under_way:
             parts += ("being applied",)
         elif placement.pending:
-            parts += ("F8 apply",) if placement.can_apply else ("Backspace forgets it",)
+            parts += (f"{key_word('apply')} apply",) if placement.can_apply else ("Backspace forgets it",)
         figures = self.query_one(WhatIf)
         figures.set_class(placement.pending, "-pending")
         figures.set_class(placement.pending and not placement.can_apply, "-refused")

@@ -8,6 +8,11 @@ from textual.timer import Timer
 from textual.widgets import TextArea
 
 from tui.commands import BY_ID, bindings
+from tui.keys import keys_of
+
+_HISTORY = ("history_back", "history_on")
+# Where the user's keymap moves an action of ours off a key, Textual takes the editor's own binding with it.
+_WITHIN = {"up": "action_cursor_up", "down": "action_cursor_down"}
 
 _PASTE_S = 0.03  # an Enter followed by more input within this time was pasted, not pressed
 
@@ -68,14 +73,17 @@ class Prompt(TextArea):
             self._enter.stop()
             self._enter = None
             self.action_newline()
-        if event.key in BY_ID["send"].keys:
+        if event.key in keys_of(BY_ID["send"]):
             event.stop()
             event.prevent_default()
             self.action_send()
-        elif event.key in BY_ID["newline"].keys:
+        elif event.key in keys_of(BY_ID["newline"]):
             event.stop()
             event.prevent_default()
             self.action_newline()
+        elif event.key in _WITHIN and not any(event.key in keys_of(BY_ID[id]) for id in _HISTORY):
+            event.stop()
+            getattr(self, _WITHIN[event.key])()
         else:
             await super()._on_key(event)
 

@@ -5,18 +5,44 @@ from __future__ import annotations
 from textual import on
 from textual.app import ComposeResult
 from textual.containers import Vertical, VerticalScroll
+from textual.content import Content
+from textual.widget import Widget
 
 from core.engine.events import ModelInfo
 from tui.figures import gigabytes
+from tui.keys import key_word
 from tui.placement import Placement
 from tui.settings import FIXED, LIVE, Settings
 from tui.widgets.placement_rows import PlacementRow
 from tui.widgets.placement_section import PlacementSection, WhatIf
-from tui.widgets.plain import PlainStatic
+from tui.widgets.plain import PlainStatic, plain
 from tui.widgets.setting_row import SettingRow
 from tui.widgets.sidebar_row import SidebarRow
 
-_HOW = "ctrl+t comes here. Left and Right change a value, Enter types one, Backspace sets the default."
+
+def _how() -> str:
+    """What to do here, before the cursor is on anything."""
+    less, more, type, default = (key_word(id) for id in ("less", "more", "type", "default"))
+    return (
+        f"{key_word('settings')} comes here. {less} and {more} change a value, {type} types one, {default} "
+        "sets the default."
+    )
+
+
+class SidebarTitle(Widget):
+    """What this is, and the preset in force with the key for the next one."""
+
+    def __init__(self, settings: Settings, id: str) -> None:
+        super().__init__(id=id)
+        self._settings = settings
+
+    def render(self) -> Content:
+        """The preset at the right, as much of it as fits."""
+        title, width = "SETTINGS", self.content_size.width
+        preset, key = plain(f"preset: {self._settings.preset_words}"), f" {key_word('preset')}"
+        preset = preset.truncate(max(0, width - len(title) - 1 - len(key)), ellipsis=True)
+        gap = " " * (width - len(title) - preset.cell_length - len(key))
+        return Content(title) + gap + preset + key
 
 
 class SettingsScroll(VerticalScroll, can_focus=False):
@@ -35,13 +61,13 @@ class Sidebar(Vertical):
 
     def compose(self) -> ComposeResult:
         """Title, rows, placement, fixed values, help."""
-        yield PlainStatic("SETTINGS", id="sidebar-title")
+        yield SidebarTitle(self._settings, id="sidebar-title")
         with SettingsScroll(id="sidebar-rows"):
             for param in LIVE:
                 yield SettingRow(param, self._settings)
             yield PlacementSection(self._placement, id="placement")
             yield PlainStatic(self._fixed(), id="sidebar-fixed")
-        yield PlainStatic(_HOW, id="sidebar-help")
+        yield PlainStatic(_how(), id="sidebar-help")
 
     def enter(self) -> None:
         """Move the cursor here: to the row where it was last, at first the topmost."""
@@ -50,6 +76,7 @@ class Sidebar(Vertical):
 
     def sync(self) -> None:
         """Show the present values."""
+        self.query_one(SidebarTitle).refresh()
         for row in self.query(SettingRow):
             row.sync()
         self.place()
@@ -84,8 +111,11 @@ class Sidebar(Vertical):
         plan = self._placement.plan
         if plan is not None:
             known["ram"] = f"{gigabytes(plan.ram)} of {gigabytes(plan.budget.ram)} GB"
-        lines = [f"{param.label:12}{known.get(param.key, self._settings.shown(param))}" for param in FIXED]
-        return "\n".join(("chosen at start", *lines))
+        lines = ["chosen at start"]
+        for param in FIXED:
+            mark = "*" if self._settings.is_changed(param) else " "
+            lines.append(f"{param.label:11}{mark}{known.get(param.key, self._settings.shown(param))}")
+        return "\n".join(lines)
 
     @on(SidebarRow.Focused)
     def _focused(self, message: SidebarRow.Focused) -> None:

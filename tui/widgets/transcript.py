@@ -82,16 +82,25 @@ class Transcript(ScrollView, can_focus=True):
     # The conversation.
 
     def add_message(
-        self, key: int, role: Literal["user", "assistant"], text: str = "", *, streaming: bool = False
+        self,
+        key: int,
+        role: Literal["user", "assistant"],
+        text: str = "",
+        *,
+        streaming: bool = False,
+        footer: str = "",
     ) -> None:
-        """Adds a message. With `streaming`, `append` and `finish` follow. KeyError if `key` is taken."""
+        """Adds a message, with a line of figures below it. With `streaming`, `append` and `finish` follow.
+
+        KeyError if `key` is taken.
+        """
         user = role == "user"
         name = "you" if user else " ".join(printable(self.assistant_label).split())
         label = ((f"{name} ▸ ", f"{role}-label"),)
         section = self._document.add(key, PlainSplitter() if user else Splitter(), label)
         section.append(text)
         if not streaming:
-            section.end()
+            section.end(*_figures(footer))
         self._document.changed(self._document.index(key))
         self._settle_soon()
 
@@ -105,8 +114,7 @@ class Transcript(ScrollView, can_focus=True):
     def finish(self, key: int, footer: str = "") -> None:
         """Completes a streaming message and paints it at once, with a line of figures below it."""
         index = self._document.index(key)
-        blocks = [Block("plain", printable(footer), style="footer")] if footer else []
-        self._document.sections[index].end(*blocks)
+        self._document.sections[index].end(*_figures(footer))
         self._document.changed(index)
         self._settle()
 
@@ -324,6 +332,10 @@ class Transcript(ScrollView, can_focus=True):
 
     def _resolve(self, names: tuple[str, ...]) -> Style:
         return self.get_visual_style(*(f"transcript--{name}" for name in names)).rich_style
+
+
+def _figures(footer: str) -> list[Block]:
+    return [Block("plain", printable(footer), style="footer")] if footer else []
 
 
 def _warm_up() -> None:
