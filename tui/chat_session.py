@@ -294,7 +294,8 @@ class ChatSession:
         if running.prefill is None:
             state = "waiting for the engine"
         else:
-            state = f"prefill {running.prefill.done}/{running.prefill.total}"
+            cached = f" · cached {running.prefill.cached}" if running.prefill.cached else ""
+            state = f"prefill {running.prefill.done}/{running.prefill.total}{cached}"
         return " · ".join(filter(None, (state, moving)))
 
     @staticmethod

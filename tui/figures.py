@@ -50,13 +50,17 @@ def load_progress(loading: Loading) -> str:
 
 
 def summary(exchange: Exchange) -> list[str]:
-    """What is worth knowing of a reply at a glance: tokens, speed, time to the first token."""
+    """What is worth knowing of a reply at a glance: tokens, speed, time to the first token, what of its
+    prompt was in the cache.
+    """
     done = exchange.done
     parts = [f"{exchange.tokens} tok"]
     if done is not None and done.stats.decode_tok_s is not None:
         parts.append(f"{rate(done.stats.decode_tok_s)} tok/s")
     if done is not None and done.stats.ttft_s is not None:
         parts.append(f"first {seconds(done.stats.ttft_s)}")
+    if done is not None and done.reply is not None and done.reply.cached_tokens:
+        parts.append(f"cached {done.reply.cached_tokens}")
     return parts
 
 
@@ -73,8 +77,6 @@ def footer(exchange: Exchange, done: Done, *, debug: bool, place: str = "") -> s
     `place` says where it stands among its siblings.
     """
     parts = summary(exchange) if exchange.tokens else []
-    if done.reply is not None and done.reply.cached_tokens:
-        parts.append(f"cached {done.reply.cached_tokens}")
     if debug and exchange.surprises:
         stats = done.stats
         if stats.decode_tok_s is not None and stats.ttft_s is not None:

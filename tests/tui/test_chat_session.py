@@ -7,6 +7,7 @@ from core.engine.events import (
     Command,
     Configure,
     Delta,
+    Done,
     Load,
     Loading,
     ModelInfo,
@@ -14,6 +15,9 @@ from core.engine.events import (
     Placing,
     Prefill,
     Ready,
+    Reason,
+    Reply,
+    Stats,
     Stop,
     Submit,
 )
@@ -126,6 +130,17 @@ def test_prefill_and_queue_are_counted(session: ChatSession) -> None:
     assert session.state() == "waiting for the engine · 1 queued · Esc stop"
     session.prefilled(Prefill(1, 64, 118, 0))
     assert session.state() == "prefill 64/118 · 1 queued · Esc stop"
+    session.prefilled(Prefill(1, 64, 118, 40))
+    assert session.state() == "prefill 64/118 · cached 40 · 1 queued · Esc stop"
+
+
+def test_what_was_cached_is_told_of_the_last_reply(session: ChatSession) -> None:
+    load(session)
+    session.send("a")
+    session.grew(delta(1, 3))
+    reply = Reply("a b c", (1, 2, 3), (1.0,) * 3, Reason.STOP, 7, None, 60, 41, Stats())
+    session.finished(Done(1, Reason.STOP, Stats(), reply))
+    assert session.state() == "idle · 3 tok · cached 41"
 
 
 def test_events_of_a_dropped_run_change_nothing_on_screen(session: ChatSession) -> None:
