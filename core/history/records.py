@@ -30,6 +30,15 @@ class ChatRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PastLaunch:
+    """A way in which a model was started: `given` by the names of the command line, and when it was last."""
+
+    given: Mapping[str, Any]
+    model: str
+    updated: float
+
+
+@dataclass(frozen=True, slots=True)
 class SavedMessage:
     """A message with what is kept beside it. All but `message` and `created` belongs to replies.
 

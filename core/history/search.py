@@ -6,7 +6,8 @@ import heapq
 import re
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import NamedTuple
 
 from core.history.records import Excerpt
@@ -36,37 +37,40 @@ def query_of(words: str) -> str | None:
     return " ".join(f'"{part}"*' for part in parts) or None
 
 
-def matches(connection: sqlite3.Connection, query: str) -> Iterator[Match]:
-    """Each chat with a match once, by its newest: a message counts by its time, a title by its chat's."""
+def matches(connection: sqlite3.Connection, query: str) -> Generator[Match, None, None]:
+    """Each chat with a match once, by its newest: a message counts by its time, a title by its chat's.
+
+    To be closed: a query that is left half-way, held by an error perhaps, would end the next one too once
+    the connection has been interrupted.
+    """
     seen: set[int] = set()
-    streams = _in_messages(connection, query), _in_titles(connection, query)
-    for match in heapq.merge(*streams, key=lambda match: -match.time):
-        if match.chat not in seen:
-            seen.add(match.chat)
-            yield match
+    with closing(_in_messages(connection, query)) as said, closing(_in_titles(connection, query)) as titles:
+        streams = ((Match(*row) for row in cursor) for cursor in (said, titles))
+        for match in heapq.merge(*streams, key=lambda match: -match.time):
+            if match.chat not in seen:
+                seen.add(match.chat)
+                yield match
 
 
-def _in_messages(connection: sqlite3.Connection, query: str) -> Iterator[Match]:
+def _in_messages(connection: sqlite3.Connection, query: str) -> sqlite3.Cursor:
     # In the order of their numbers, which is that of their times: so nothing has to be sorted, and the
     # first matches are there before the last are looked for.
-    cursor = connection.execute(
+    return connection.execute(
         "SELECT messages.created, messages.chat, messages.id FROM message_words "
         "CROSS JOIN messages ON messages.id = message_words.rowid "
         "CROSS JOIN chats ON chats.id = messages.chat "
         "WHERE message_words MATCH ? AND chats.deleted IS NULL ORDER BY message_words.rowid DESC",
         (query,),
     )
-    return (Match(*row) for row in cursor)
 
 
-def _in_titles(connection: sqlite3.Connection, query: str) -> Iterator[Match]:
-    cursor = connection.execute(
+def _in_titles(connection: sqlite3.Connection, query: str) -> sqlite3.Cursor:
+    return connection.execute(
         "SELECT chats.updated, chats.id, NULL FROM title_words "
         "CROSS JOIN chats ON chats.id = title_words.rowid "
         "WHERE title_words MATCH ? AND chats.deleted IS NULL ORDER BY chats.updated DESC",
         (query,),
     )
-    return (Match(*row) for row in cursor)
 
 
 def excerpt(text: str, words: str) -> Excerpt:

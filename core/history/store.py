@@ -5,18 +5,22 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
 from core.errors import UserError
 from core.history.database import Database, Notify
-from core.history.records import Chat, ChatRow, Excerpt
-from core.history.rows import read_chat
+from core.history.launch import MODEL, usable
+from core.history.records import Chat, ChatRow, Excerpt, PastLaunch
+from core.history.rows import mapping, read_chat
 from core.history.search import excerpt, matches, query_of
 from core.history.title import clean_title
 from core.history.writing import insert_chat, insert_message
 from core.text.sanitize import sanitize
 
+_LONGEST_SAID = 10_000  # characters of a message that is offered to be sent again
+_LOOKED_AT = 5  # times as many messages as are wanted are looked at, since some are the same
 _COUNT = "(SELECT count(*) FROM messages WHERE chat = chats.id)"
 _ROW = f"SELECT id, title, created, updated, {_COUNT}, model FROM chats"
 
@@ -61,8 +65,9 @@ class History:
             return self.rows(skip, count)
 
         def find(db: sqlite3.Connection) -> list[ChatRow]:
-            found = islice(matches(db, query), skip, skip + count)
-            return [_found(db, match.chat, match.message, words) for match in found]
+            with closing(matches(db, query)) as found:
+                page = list(islice(found, skip, skip + count))
+            return [_found(db, match.chat, match.message, words) for match in page]
 
         return self._database.read(find)
 
@@ -70,6 +75,39 @@ class History:
         """The chat that was changed last; None where there is none."""
         newest = self.rows(0, 1)
         return newest[0].id if newest else None
+
+    def launches(self, count: int) -> list[PastLaunch]:
+        """The last `count` different ways in which models were started, newest first.
+
+        Those that this version does not understand are left out.
+        """
+        query = "SELECT launch, model, max(updated) AS at FROM chats WHERE deleted IS NULL GROUP BY launch"
+
+        def find(db: sqlite3.Connection) -> list[PastLaunch]:
+            found: list[PastLaunch] = []
+            for launch, model, updated in db.execute(f"{query} ORDER BY at DESC"):
+                given = mapping(launch)
+                understood = not given.keys().isdisjoint(MODEL) and usable(given) == given
+                if understood and all(past.given != given for past in found):
+                    found.append(PastLaunch(given, model, updated))
+                    if len(found) == count:
+                        break
+            return found
+
+        return self._database.read(find)
+
+    def said(self, count: int) -> list[str]:
+        """The last `count` different messages of the user's, newest first; long ones are left out."""
+        query = (
+            "SELECT text FROM messages JOIN chats ON chats.id = messages.chat WHERE role = 'user' AND "
+            "deleted IS NULL AND length(text) <= ? ORDER BY messages.id DESC LIMIT ?"
+        )
+
+        def find(db: sqlite3.Connection) -> list[str]:
+            rows = db.execute(query, (_LONGEST_SAID, _LOOKED_AT * count))
+            return list(islice(dict.fromkeys(text for (text,) in rows), count))
+
+        return self._database.read(find)
 
     def load(self, chat: int) -> Chat:
         """A whole conversation."""

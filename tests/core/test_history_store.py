@@ -222,6 +222,31 @@ def test_a_search_that_is_out_of_date_can_be_ended(history: History) -> None:
     assert history.latest() == number
 
 
+def test_a_search_that_was_ended_does_not_end_the_next_one(history: History) -> None:
+    """Wherever it was ended, and as long as somebody holds the error."""
+    for i in range(30):
+        history.add(chat(user(1, None, "a fox"), user(2, None, "a hen"), title=f"fox {i}"))
+    expected = history.search("fox")
+    held: list[UserError] = []
+    for step in range(1, 400, 7):
+        connection = history._database._connection
+        assert connection is not None
+        left = iter(range(step))
+
+        def end(left: Iterator[int] = left, connection: sqlite3.Connection = connection) -> None:
+            if next(left, None) is None:
+                connection.interrupt()
+
+        connection.set_progress_handler(end, 5)
+        try:
+            history.search("fox")
+        except UserError as error:
+            held.append(error)
+        connection.set_progress_handler(None, 0)
+        assert history.search("fox") == expected
+    assert len(held) > 20
+
+
 # --- titles -----------------------------------------------------------------------------------------
 
 
