@@ -21,14 +21,14 @@ from tui.plan_table import lines
 
 def run(options: LoadOptions, *, as_json: bool) -> int:
     """Print the plan for `options`, as a table or as one JSON object; the exit status. Raises UserError."""
-    made, name, kernels = make(options)
-    text = json.dumps(plan_json(made, kernels)) if as_json else "\n".join(lines(made, name, kernels))
+    made, name, limit, kernels = make(options)
+    text = json.dumps(plan_json(made, kernels)) if as_json else "\n".join(lines(made, name, limit, kernels))
     print(text, flush=True)
     return 0
 
 
-def make(options: LoadOptions) -> tuple[Plan, str, KnownKernels]:
-    """The plan, what to call the model, and the CPU's kernels as far as they were measured.
+def make(options: LoadOptions) -> tuple[Plan, str, int, KnownKernels]:
+    """The plan, what to call the model, its longest context, and the CPU's kernels as far as measured.
 
     Torch is imported for a checkpoint only. Raises UserError.
     """
@@ -43,7 +43,7 @@ def make(options: LoadOptions) -> tuple[Plan, str, KnownKernels]:
     needs = needs_asked(config, stored, options, budget.device, blocks)
     rates = known_rates(budget, needs.format, options)
     kernels = known_kernels(config, needs, options, computing_threads(budget.device))
-    return plan(needs, budget, choice_of(options), rates), name, kernels
+    return plan(needs, budget, choice_of(options), rates), name, config.max_context, kernels
 
 
 def _opened(options: LoadOptions) -> tuple[ModelConfig, str, dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from core.context_sizes import kv_choices
 from core.sizes import format_size
 from core.weights.kernel_cache import KnownKernels, kernel_words
 from core.weights.plan import Place, Plan
@@ -13,8 +14,10 @@ _PLACES = {Place.GPU: "GPU", Place.RAM: "RAM", Place.DISK: "disk", Place.CPU: "C
 _SPLIT = 24  # characters; longer lists of layers are counted instead
 
 
-def lines(plan: Plan, name: str, kernels: KnownKernels) -> list[str]:
-    """The table of groups, the sums of both memories, the slots, the speed, and what it rests on."""
+def lines(plan: Plan, name: str, limit: int, kernels: KnownKernels) -> list[str]:
+    """The table of groups, the sums of both memories, what other contexts would take, up to the model's
+    `limit`, the slots, the speed, and what it rests on.
+    """
     needs = plan.needs
     head = [name, needs.dtype, f"KV cache {needs.kv_type}", f"context {needs.context}", _device(plan)]
     found = groups(plan)
@@ -31,7 +34,18 @@ def lines(plan: Plan, name: str, kernels: KnownKernels) -> list[str]:
     ]
     total = sum(group.nbytes for group in found)
     rows.append(("all", "", "", format_size(total), format_size(plan.streamed_per_token)))
-    return [" · ".join(head), "", *_columns(rows), "", *_sums(plan), *_speed(plan), *_kernels(kernels)]
+    sums = [*_sums(plan), _contexts(plan, limit)]
+    return [" · ".join(head), "", *_columns(rows), "", *sums, *_speed(plan), *_kernels(kernels)]
+
+
+def short_lines(plan: Plan) -> list[str]:
+    """The same without the table: the sums of both memories, the slots, the speed, and what it rests on."""
+    return [*_sums(plan), *_speed(plan)]
+
+
+def _contexts(plan: Plan, limit: int) -> str:
+    needs = plan.needs
+    return f"KV cache by context: {kv_choices(limit, needs.context, needs.kv // needs.context)}"
 
 
 def _kernels(kernels: KnownKernels) -> Iterator[str]:

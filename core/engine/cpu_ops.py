@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from core.model.cache import KVCache
@@ -11,8 +12,6 @@ from core.model.ops import Ops
 from core.native.ops_calls import OpsCalls
 from core.weights.kernels import Kernels
 from core.weights.matrix import Matrix
-
-_MOST_ROWS = 8  # with more, torch's own are as good
 
 
 class NativeOps(Ops):
@@ -36,6 +35,9 @@ class NativeOps(Ops):
         """See Ops."""
         return self._calls.gate(a, b)
 
+    def mask(self, T: int, start: int, group: int, device: torch.device) -> None:
+        """See Ops: the kernel knows what rows may see."""
+
     def attend(
         self,
         q: Tensor,
@@ -47,7 +49,5 @@ class NativeOps(Ops):
         mask: Tensor | None,
     ) -> Tensor:
         """See Ops."""
-        if q.shape[0] > _MOST_ROWS:
-            return super().attend(q, k, v, cache, layer, rope, mask)
         keys, values = cache.layer(layer, q.shape[0])
         return self._calls.attend(q, k, v, rope, keys, values, cache.length, 2 * rope.shape[-1])

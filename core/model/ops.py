@@ -33,6 +33,13 @@ class Ops:
         """silu(a) * b (arXiv 2002.05202)."""
         return F.silu(a) * b
 
+    def mask(self, T: int, start: int, group: int, device: torch.device) -> Tensor | None:
+        """Which of the keys the rows of T new tokens may see, for `attend`; made once for all layers."""
+        if T == 1:
+            return None
+        causal = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
+        return causal.repeat_interleave(group, dim=0)
+
     def attend(
         self,
         q: Tensor,
@@ -46,7 +53,7 @@ class Ops:
         """Attention of new rows over all rows of a layer, which theirs are added to: [T, H * D].
 
         q [T, H * D], k and v [T, K * D] are not rotated yet; `rope` [T, D/2] are their rotations. `mask`
-        [T * G, S] is None where every row may see every key.
+        [T * G, S] is what `mask` says, None where every row may see every key.
         """
         head_dim = 2 * rope.shape[-1]
         q = rotate(q.unflatten(-1, (-1, head_dim)), rope)  # [T, H, D]

@@ -62,7 +62,7 @@ class Step:
 
     cache: KVCache
     rope: Tensor  # [T, D/2]
-    mask: Tensor | None  # [T * G, S]; None where every row may see every key
+    mask: Tensor | None  # see Ops.mask
     ops: Ops
 
 
@@ -195,7 +195,8 @@ class Transformer(nn.Module):
         """
         T, start = tokens.shape[0], cache.length
         x = self.tok_embeddings(tokens)
-        step = Step(cache, self._rope[start : start + T], self._mask(T, start, x.device), self.ops)
+        mask = self.ops.mask(T, start, self.config.n_heads // self.config.n_kv_heads, x.device)
+        step = Step(cache, self._rope[start : start + T], mask, self.ops)
         for unit in units:
             x = unit.run(x, step)
         return x
@@ -205,12 +206,6 @@ class Transformer(nn.Module):
         x = self.norm(hidden, self.ops)
         parts = [tile.run(x, None).float() for tile in self.tiles.walk(cancelled)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-
-    def _mask(self, T: int, start: int, device: torch.device) -> Tensor | None:
-        if T == 1:
-            return None
-        causal = torch.ones(T, start + T, dtype=torch.bool, device=device).tril(start)
-        return causal.repeat_interleave(self.config.n_heads // self.config.n_kv_heads, dim=0)
 
 
 def _tile(name: str, module: nn.Module) -> Unit:

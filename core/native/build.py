@@ -25,6 +25,7 @@ _SOURCES = ("matrix.cpp", "ops.cpp")
 _HEADERS = (
     "simd.h",
     "vectors.h",
+    "attention.h",
     "matrix_shared.h",
     "matrix_few.h",
     "matrix_many.h",

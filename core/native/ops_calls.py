@@ -1,4 +1,4 @@
-"""Norm, gate and attention of a few new tokens as one compiled call each; the C side is ops.cpp.
+"""Norm, gate and attention as one compiled call each; the C side is ops.cpp.
 
 T new tokens, H query heads, K key heads, D head size. All tensors lie on the CPU. A small model makes
 hundreds of these calls a token: what a tensor says of itself is looked up once where it can be, and shapes

@@ -19,6 +19,7 @@ from core.text.formats.llama2 import Llama2
 from core.text.formats.llama3 import Llama3
 from core.text.formats.mistral import Mistral
 from core.text.formats.plain import Plain, raw_prompt
+from core.text.formats.remembered import Remembered
 from core.text.formats.template import ChatTemplate
 from core.text.tokenizer import Tokenizer
 
@@ -51,9 +52,11 @@ class ChatHints:
 def choose_format(name: str | None, tokenizer: Tokenizer, hints: ChatHints) -> ChatFormat:
     """The format called `name`, or the checkpoint's own where that is None.
 
-    Raises UserError where the tokenizer lacks the format's control tokens, and for a template that is
-    wanted and is not there or cannot be rendered.
+    It remembers what it has encoded, so that a turn costs the encoding of its own texts only. Raises
+    UserError where the tokenizer lacks the format's control tokens, and for a template that is wanted and
+    is not there or cannot be rendered.
     """
+    tokenizer = Remembered(tokenizer)
     if name is None and hints.template is not None:
         return _of_template(tokenizer, hints, hints.template)
     name = name or hints.format

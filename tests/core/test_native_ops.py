@@ -126,6 +126,13 @@ def test_attention_over_a_long_context(calls: OpsCalls, dtype: torch.dtype) -> N
         Case(T, H, K, D, 3000, dtype).check(calls)
 
 
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_attention_of_many_rows(calls: OpsCalls, dtype: torch.dtype) -> None:
+    """So many that the rows of a head are computed in several parts, and a part sees not all keys."""
+    for (H, K), (T, D, start) in product(HEADS, ((33, 64, 0), (75, 16, 500), (150, 80, 7), (260, 8, 130))):
+        Case(T, H, K, D, start, dtype).check(calls)
+
+
 def test_attention_of_odd_shapes(calls: OpsCalls) -> None:
     for D, (H, K), start in product((2, 8, 22, 40), ((5, 5), (13, 1), (70, 70)), (0, 33, 500)):
         Case(3, H, K, D, start, torch.float16).check(calls)
@@ -133,7 +140,7 @@ def test_attention_of_odd_shapes(calls: OpsCalls) -> None:
 
 def test_scores_far_from_zero(calls: OpsCalls) -> None:
     """e^score alone would overflow, and most weights underflow."""
-    for scale, T in product((30.0, 300.0), (1, 4)):
+    for scale, T in product((30.0, 300.0), (1, 4, 70)):
         case = Case(T, 4, 2, 64, 700, torch.float32)
         case.q *= scale
         case.check(calls, tolerance=1e-3)
@@ -141,10 +148,10 @@ def test_scores_far_from_zero(calls: OpsCalls) -> None:
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
 def test_what_is_no_number_stays_in_its_row_and_head(calls: OpsCalls, dtype: torch.dtype) -> None:
-    for bad in (math.nan, math.inf, -math.inf):
-        case = Case(2, 4, 2, 64, 300, dtype)
+    for bad, T in product((math.nan, math.inf, -math.inf), (2, 70)):
+        case = Case(T, 4, 2, 64, 300, dtype)
         case.q[0, 64 + 5] = bad  # the second head of the first token
-        out = case.run(calls).view(2, 4, 64)
+        out = case.run(calls).view(T, 4, 64)
         assert out[0, 1].isnan().all()
         finite = out.isfinite().all(-1)
         finite[0, 1] = True
@@ -173,7 +180,13 @@ def test_rounding_into_the_cache_is_torchs(calls: OpsCalls, dtype: torch.dtype) 
 
 
 def test_the_number_of_threads_changes_no_bit(calls: OpsCalls) -> None:
-    shapes = ((1, 4, 1, 64, 3000), (1, 32, 4, 64, 900), (8, 9, 3, 80, 400), (2, 32, 32, 128, 65))
+    shapes = (
+        (1, 4, 1, 64, 3000),
+        (1, 32, 4, 64, 900),
+        (8, 9, 3, 80, 400),
+        (150, 9, 3, 64, 300),
+        (2, 32, 32, 128, 65),
+    )
     for shape, dtype in product(shapes, TYPES):
         case, results = Case(*shape, dtype), []
         for threads in (1, 2, 3):

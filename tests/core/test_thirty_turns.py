@@ -47,3 +47,38 @@ def test_tokens_run_anew_over_many_turns(start: Callable[..., Engine], format: s
         turns[-1] = Turn(text, first.tokens)
         stopped = first.finish_reason is Reason.STOP
     assert not [event for event in cached.seen if isinstance(event, Cut)]  # all of it, from the first turn on
+
+
+def test_the_work_of_a_turn_does_not_grow(
+    start: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message is encoded once in its life, and only what is new is run."""
+    engine = start(Sampling(temperature=0, max_tokens=3), chat_format="llama2", context=512)
+    engine.until(Ready)
+    real: Any = engine.backend._engine
+    encoded: list[str] = []
+    ran: list[int] = []
+    encode, run = real.tokenizer.encode, real.runner.run
+
+    def counted_encode(text: str, *, continues: bool = False) -> list[int]:
+        encoded.append(text)
+        ids: list[int] = encode(text, continues=continues)
+        return ids
+
+    def counted_run(tokens: list[int], cancelled: Callable[[], bool]) -> Any:
+        ran.append(len(tokens))
+        return run(tokens, cancelled)
+
+    monkeypatch.setattr(real.tokenizer, "encode", counted_encode)
+    monkeypatch.setattr(real.runner, "run", counted_run)
+    for i, letter in enumerate("abcdefghijklmnopqrst"):
+        encoded.clear()
+        ran.clear()
+        engine.reply(letter)
+        texts = [text for text in encoded if text != "[INST] Go on. [/INST]"]  # asked whether it would fit
+        assert texts == [f"[INST] {letter} [/INST]"]
+        assert len(encoded) - len(texts) <= 1
+        message = len(real.format.encode([Turn(letter)], None))
+        assert ran[0] == message + (2 if i else 0)  # the last sampled id and EOS before it
+        assert ran[1:] == [1, 1]
+    assert real.cache.length > real.cache.capacity // 2  # where the next turn is looked ahead to

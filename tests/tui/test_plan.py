@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from core.context_sizes import context_choices, kv_choices
 from core.model.shapes import SHAPES
 from core.weights.needs import needs_of
 from core.weights.placement import plan
@@ -91,6 +92,26 @@ def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -
     assert "simulated link 16 GB/s (assumed)" in text
 
 
+def test_the_table_says_what_other_contexts_would_take(capsys: pytest.CaptureFixture[str]) -> None:
+    """A 7B has 32 layers of 4096 keys and values: in float32 2^20 bytes a token."""
+    argv = ("--synthetic", "7b", "--device", "sim", "--ram", "64GB", "--context")
+    cases = {
+        "1024": "KV cache by context: [1024] 1.07 GB · 2048 2.15 GB · 4096 4.29 GB",
+        "1500": "KV cache by context: 1024 1.07 GB · [1500] 1.57 GB · 2048 2.15 GB · 4096 4.29 GB",
+        "100": "KV cache by context: [100] 105 MB · 1024 1.07 GB · 2048 2.15 GB · 4096 4.29 GB",
+        "4096": "KV cache by context: 1024 1.07 GB · 2048 2.15 GB · [4096] 4.29 GB",
+    }
+    for context, expected in cases.items():
+        assert expected in shown(capsys, *argv, context).splitlines()
+
+
+def test_contexts_end_at_the_models_limit() -> None:
+    assert context_choices(6000, 4096) == [1024, 2048, 4096, 6000]
+    assert context_choices(512, 512) == [512]
+    assert context_choices(512, 256) == [256, 512]
+    assert kv_choices(6000, 6000, 10) == "1024 10.2 kB · 2048 20.5 kB · 4096 41 kB · [6000] 60 kB"
+
+
 def test_a_checkpoint_is_planned_without_reading_its_weights(
     capsys: pytest.CaptureFixture[str], stories: Path
 ) -> None:
@@ -162,7 +183,7 @@ def test_groups_are_all_of_a_plan(tied: bool) -> None:
         assert len({group.name for group in found}) == len(found)
         assert [group.kind for group in found].count("embeddings") == (not tied)
         json.dumps(plan_json(p, {}))
-        assert all(len(line) < 200 for line in lines(p, "tiny", {}))
+        assert all(len(line) < 200 for line in lines(p, "tiny", 131072, {}))
 
 
 def test_split_kinds_name_their_layers() -> None:
