@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.backend import Sink
-from core.engine.events import Snapshot
+from core.engine.events import Activity, Snapshot
 
 _STATUS = Path("/proc/self/status")
 
@@ -157,8 +157,34 @@ def read_ram() -> dict[str, Any]:
     }
 
 
-class Monitor:
-    """Sends a Snapshot to `sink` every `interval` seconds from a thread of its own, which NVML may block.
+class _Repeated:
+    """Does something again and again on a thread of its own, at once for the first time."""
+
+    def __init__(self, name: str, interval: float) -> None:
+        self._interval = interval
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End at the next time; does not wait."""
+        self._stop.set()
+
+    def _once(self) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        while True:
+            self._once()
+            if self._stop.wait(self._interval):
+                return
+
+
+class Monitor(_Repeated):
+    """Sends a Snapshot to `sink` every `interval` seconds; NVML may block its thread.
 
     `engine` gives further fields: what the engine counts itself.
     """
@@ -166,22 +192,28 @@ class Monitor:
     def __init__(
         self, sink: Sink, engine: Callable[[], dict[str, Any]] = dict, *, interval: float = 0.5
     ) -> None:
-        self._sink, self._engine, self._interval = sink, engine, interval
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="monitor", daemon=True)
+        super().__init__("monitor", interval)
+        self._sink, self._engine = sink, engine
+        self._gpu: Gpu | None = None
+        self._opened = False
 
-    def start(self) -> None:
-        """Begin; the first Snapshot comes at once."""
-        self._thread.start()
+    def _once(self) -> None:
+        if not self._opened:
+            self._gpu, self._opened = open_gpu(), True
+        card = self._gpu.read() if self._gpu else {}
+        self._sink(Snapshot(**{**read_ram(), **card, **self._engine()}))
 
-    def stop(self) -> None:
-        """End at the next reading; does not wait."""
-        self._stop.set()
 
-    def _run(self) -> None:
-        gpu = open_gpu()
-        while True:
-            card = gpu.read() if gpu else {}
-            self._sink(Snapshot(**{**read_ram(), **card, **self._engine()}))
-            if self._stop.wait(self._interval):
-                return
+class Watcher(_Repeated):
+    """Looks at what the engine does every `interval` seconds; `sink` is told when that is something else."""
+
+    def __init__(self, sink: Sink, read: Callable[[], Activity], *, interval: float = 0.1) -> None:
+        super().__init__("watcher", interval)
+        self._sink, self._read = sink, read
+        self._last: Activity | None = None
+
+    def _once(self) -> None:
+        activity = self._read()
+        if activity != self._last:
+            self._last = activity
+            self._sink(activity)

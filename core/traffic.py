@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
-from core.engine.events import Traffic
+from core.engine.events import Activity, InSlot, Traffic
 from core.weights.ledger import DEVICE_KINDS, HOST_KINDS, Ledger
 
 
@@ -49,3 +49,24 @@ class TrafficMeter:
             return None, None, None
         rates = [(new - old) / (now - last[0]) for new, old in zip(counts, last[2], strict=True)]
         return rates[0], rates[1], rates[2]
+
+
+def activity(ledger: Ledger | None) -> Activity:
+    """What is computed and copied at this moment; nothing where no model is loaded."""
+    if ledger is None:
+        return Activity()
+    passages = [slot.latest for slot in ledger.slots]
+    # Looked at once: it may arrive in the meantime.
+    under_way = [passage.number for passage in passages if passage is not None and not passage.arrived]
+    first = min(under_way, default=None)
+    slots: list[InSlot | None] = []
+    for passage in passages:
+        if passage is None:
+            slots.append(None)
+        elif passage.number in under_way:
+            state: Literal["waiting", "copying"] = "copying" if passage.number == first else "waiting"
+            slots.append(InSlot(passage.unit, passage.moved, passage.nbytes, state))
+        else:
+            slots.append(InSlot(passage.unit, passage.nbytes, passage.nbytes, "there"))
+    computing = ledger.computed if ledger.computing else None
+    return Activity(computing, tuple(slots), ledger.placing)

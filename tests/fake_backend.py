@@ -15,6 +15,7 @@ from core.engine.conversation import Conversation, Message
 from core.engine.events import (
     Apply,
     Begun,
+    CacheRead,
     Command,
     Delta,
     Done,
@@ -24,11 +25,13 @@ from core.engine.events import (
     Loading,
     ModelInfo,
     Moved,
+    Notice,
     OpenChat,
     Opened,
     Placed,
     Placing,
     Prefill,
+    ReadCache,
     Ready,
     Reason,
     Reply,
@@ -37,6 +40,8 @@ from core.engine.events import (
     Stats,
     Stop,
     Submit,
+    Unload,
+    Unloaded,
 )
 from core.weights.plan import Plan
 from tests.fake_plans import moved_bytes, readings
@@ -51,6 +56,8 @@ MODEL = ModelInfo(
     context=4096,
     layers=30,
     load_s=1.0,
+    max_context=8192,
+    kv_bytes=23040,
 )
 
 LOAD: tuple[tuple[float, Event], ...] = (
@@ -62,7 +69,14 @@ LOAD: tuple[tuple[float, Event], ...] = (
 """Events of a load, each with the seconds since the one before."""
 
 LLAMA_7B = replace(
-    MODEL, name="llama-2-7b-chat", device="cuda:0", chat_format="llama2", context=2048, layers=32
+    MODEL,
+    name="llama-2-7b-chat",
+    device="cuda:0",
+    chat_format="llama2",
+    context=2048,
+    layers=32,
+    max_context=4096,
+    kv_bytes=524288,
 )
 SIMULATED_7B = replace(LLAMA_7B, device="sim")
 
@@ -103,6 +117,7 @@ class FakeBackend:
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._ready = False
+        self._asleep, self._loads = False, 0
         self._waiting: deque[Submit | Resume | Rewind | OpenChat] = deque()
         self._running: _Reply | None = None
         self._stopped = 0
@@ -122,10 +137,20 @@ class FakeBackend:
             case Load():
                 self._begin_load()
             case Submit() | Resume() | Rewind() | OpenChat():
+                if self._asleep and isinstance(command, Submit | Resume):
+                    self._asleep = False
+                    self.emit(Notice("loaded again for this message"))
+                    self._begin_load()
                 self._waiting.append(command)
                 self._next()
             case Apply(plan):
                 self._apply(plan)
+            case Unload():
+                self._loads += 1  # what is due of a load under way does not come any more
+                self._ready, self._asleep = False, True
+                self.emit(Unloaded())
+            case ReadCache():
+                self.emit(CacheRead(24, MODEL.context, MODEL.kv_bytes, 3))
             case Stop(run):
                 self._stopped = max(self._stopped, run)
 
@@ -159,12 +184,15 @@ class FakeBackend:
         heapq.heappush(self._due, (self.now + seconds, next(self._order), act))
 
     def _begin_load(self) -> None:
-        at = 0.0
+        self._loads += 1
+        number, at = self._loads, 0.0
         for delay, event in self._load:
             at += delay
-            self._after(at, lambda event=event: self._loaded(event))
+            self._after(at, lambda event=event: self._loaded(number, event))
 
-    def _loaded(self, event: Event) -> None:
+    def _loaded(self, number: int, event: Event) -> None:
+        if number != self._loads:
+            return
         if isinstance(event, Placed):
             self.plan = event.plan
         self.emit(event)

@@ -26,7 +26,9 @@ class Config:
     """What the user's file says. `presets` are the user's own, `keys` the keys by action, not yet checked.
 
     `preset` and `theme` are names that nobody has looked up yet; `history` says whether conversations are
-    kept. `text` is the file's, empty where there is none that can be understood.
+    kept, `ascii` whether ASCII must do for drawing (None: as the locale has it), `bell` whether the terminal
+    may ring, `mouse` whether the mouse is used. `text` is the file's, empty where there is none that can be
+    understood.
     """
 
     path: Path
@@ -37,6 +39,9 @@ class Config:
     preset: str | None = None
     theme: str | None = None
     history: bool = True
+    ascii: bool | None = None
+    bell: bool = True
+    mouse: bool = True
     warnings: tuple[str, ...] = ()
 
     @property
@@ -147,6 +152,9 @@ class _Reader:
             "preset": (str, "the name of a preset in quotes"),
             "theme": (str, "the name of a theme in quotes"),
             "history": (bool, "true or false"),
+            "ascii": (bool, "true or false"),
+            "bell": (bool, "true or false"),
+            "mouse": (bool, "true or false"),
         }
         read: dict[str, Any] = {}
         for key, value in given.items():

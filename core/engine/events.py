@@ -119,11 +119,48 @@ class OpenChat:
 
 
 @dataclass(frozen=True, slots=True)
+class Unload:
+    """Give the model's memory back, or give up its load; answered by Unloaded. The conversation stays.
+
+    The next Submit or Resume loads the model again, as it was loaded and with its weights where they were.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCache:
+    """Tell what the KV cache holds; answered by CacheRead, or by Failed where no model is loaded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Send an Activity whenever it is another one, looking ten times a second, until told otherwise.
+
+    For as long as somebody sees it, and no longer. Acts at once.
+    """
+
+    shown: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Stop whatever runs and end the worker."""
 
 
-Command = Load | Submit | Resume | Score | Stop | Configure | Apply | Rewind | OpenChat | Shutdown
+Command = (
+    Load
+    | Submit
+    | Resume
+    | Score
+    | Stop
+    | Configure
+    | Apply
+    | Rewind
+    | OpenChat
+    | Unload
+    | ReadCache
+    | Watch
+    | Shutdown
+)
 
 
 # --- events -------------------------------------------------------------------------------------
@@ -181,6 +218,25 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Unloaded:
+    """The model is out of memory; see Unload. Comes again where loading it anew did not succeed."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRead:
+    """What the KV cache holds: `tokens` of `capacity`, `token_bytes` for each.
+
+    `anew` is how many tokens the next message runs beside its own, None where no message can follow or each
+    one is completed alone.
+    """
+
+    tokens: int
+    capacity: int
+    token_bytes: int
+    anew: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Placing:
     """Weights are on their way to other places: how far, in bytes that have to move."""
 
@@ -193,12 +249,14 @@ class Placed:
     """Every weight is where `plan` says. Comes before Ready, and whenever it changes.
 
     `ram_unpinned` are bytes to be streamed that the system did not let us pin, which halves their speed or
-    worse; `reason` says why the plan changed if the user did not ask for it.
+    worse; `reason` says why the plan changed if the user did not ask for it. `pageable` is what is streamed
+    from memory that is not pinned: units, and "output" and "embeddings".
     """
 
     plan: Plan
     ram_unpinned: int = 0
     reason: str | None = None
+    pageable: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +309,10 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Prompt tokens of this run that are in the cache by now; `cached` of `total` were there before."""
+    """Prompt tokens of this run that have been run by now; `cached` of `total` were in the cache before.
+
+    Those of the running pass count by the units they have passed.
+    """
 
     run: int
     done: int
@@ -393,6 +454,32 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
+class InSlot:
+    """The unit that is in a slot, or on its way there: `moved` of its bytes have arrived so far.
+
+    Copies are made one after the other: of those that have not arrived, one is "copying" and the others wait.
+    """
+
+    unit: str
+    moved: int
+    nbytes: int
+    state: Literal["waiting", "copying", "there"]
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What the engine does at this moment, by the counters that it keeps anyway; see Watch.
+
+    `computing` is a unit; None while it waits for bytes, and between passes. `slots` are in the order of the
+    plan's rings, None before the first copy. `placing` is a weight on its way to another place.
+    """
+
+    computing: str | None = None
+    slots: tuple[InSlot | None, ...] = ()
+    placing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One reading of the meters; None where nothing can be read. Bytes, and bytes per second.
 
@@ -449,6 +536,8 @@ class Failed:
 Event = (
     Loading
     | Ready
+    | Unloaded
+    | CacheRead
     | Placing
     | Placed
     | Opened
@@ -461,6 +550,7 @@ Event = (
     | Scoring
     | Scored
     | Snapshot
+    | Activity
     | Notice
     | Saved
     | Failed

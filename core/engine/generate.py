@@ -18,19 +18,27 @@ def generate(
     *,
     cancelled: Callable[[], bool],
     on_prefill: Callable[[int], None],
+    on_units: Callable[[int], None] | None = None,
 ) -> Generator[Choice, None, None]:
     """Yield tokens after `prompt` until the cache is full or the caller closes the generator.
 
     What the cache already holds of the prompt is not run again; `on_prefill` is told after each chunk
-    how many of its tokens are in the cache. Nothing is run behind a token that the caller does not
-    come back from. Raises Cancelled.
+    how many of its tokens are in the cache, and `on_units` within a chunk how many count as run, by the
+    units they have passed. Nothing is run behind a token that the caller does not come back from. Raises
+    Cancelled.
     """
     cache = runner.cache
     todo = cache.rewind(prompt)
+
+    def counted(run: int) -> None:
+        assert on_units is not None
+        on_units(cache.length + run)
+
     on_prefill(cache.length)
     while True:
         while todo:
-            done, logits = runner.run(todo, cancelled)
+            prefill = on_units is not None and cache.length < len(prompt)
+            done, logits = runner.run(todo, cancelled, counted if prefill else None)
             todo = todo[done:]
             if cache.length <= len(prompt):
                 on_prefill(cache.length)

@@ -96,6 +96,10 @@ class Placement:
         self._move(plan, "the device ran out of memory")
         return True
 
+    def placed(self, reason: str | None = None) -> Placed:
+        """What is in force, as an event."""
+        return Placed(self.plan, self.unpinned, reason, self._store.pageable)
+
     def look(self) -> None:
         """Tell what the lane has found out since, once. Raises UserError where weights are not in place."""
         lane = self._machine.lane
@@ -110,6 +114,7 @@ class Placement:
         self._machine.lane.close()
         self._binder.release()
         self._stream = self._workspace = None
+        self._machine.ledger.slots = ()
         self._store.close()
 
     def _move(self, plan: Plan, reason: str | None) -> None:
@@ -125,13 +130,14 @@ class Placement:
             if less is None:
                 raise UserError("the device has too little memory left even for the smallest plan")
             plan, reason = less, "the device ran out of memory"
-        self._emit(Placed(plan, self.unpinned, reason))
+        self._emit(self.placed(reason))
 
     def _try(self, plan: Plan) -> None:
         self._whole = False
         self._machine.lane.drain()
         self._arrived = self.arrived
         self._stream = self._workspace = None
+        self._machine.ledger.slots = ()
         self._binder.release()
         self.prepare(plan)
         # While weights come and go, as much may be taken as before or after.
@@ -141,6 +147,7 @@ class Placement:
 
         def fill(name: str, memory: Tensor) -> None:
             nonlocal done
+            self._machine.ledger.placing = name
             if not self._store.copy(name, memory):
                 assert self._store.packed is not None
                 self._store.packed.read(name, memory)
@@ -149,7 +156,10 @@ class Placement:
             self._emit(Placing(min(done, total), total))
 
         self._emit(Placing(0, total))
-        self._store.place(plan, fill)
+        try:
+            self._store.place(plan, fill)
+        finally:
+            self._machine.ledger.placing = None
         self._bind(plan)
 
     def _tell_ledger(self, name: str, plan: Plan, nbytes: int) -> None:

@@ -13,6 +13,7 @@ from core.sampling.sampler import Choice
 from core.text.decode import StreamDecoder
 from core.text.sanitize import sanitize
 
+_PREFILL_SECONDS = 0.25  # between two events while a pass goes on
 _DELTA_SECONDS = 0.05  # at most 20 events a second, whatever the speed of the model
 
 
@@ -36,7 +37,7 @@ class Recording:
         for token in earlier.tokens:  # it may have ended in the middle of a character
             self._decoder.feed(token)
         self._sent_tokens, self._sent_surprises, self._sent_text = self._earlier, len(self._surprises), 1
-        self._started = self._last = self._last_sent = time.perf_counter()
+        self._started = self._last = self._last_sent = self._last_told = time.perf_counter()
         self._first: float | None = None
         self._arrived = self._arrived_first = 0
 
@@ -54,7 +55,16 @@ class Recording:
         """`done` prompt tokens are in the cache; the first call says how many were there before."""
         if self._cached is None:
             self._cached = done
-        self._emit(Prefill(self._run, done, self._prompt_tokens, self._cached))
+        self._tell_prefill(done)
+
+    def advance(self, done: int) -> None:
+        """The same in the middle of a pass; told a few times a second."""
+        if time.perf_counter() - self._last_told >= _PREFILL_SECONDS:
+            self._tell_prefill(done)
+
+    def _tell_prefill(self, done: int) -> None:
+        self._last_told = time.perf_counter()
+        self._emit(Prefill(self._run, done, self._prompt_tokens, self._cached or 0))
 
     def add(self, choice: Choice) -> None:
         """One more token; a Delta if the last one is long enough ago."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 
 from core.errors import UserError
 from core.model.cache import KVCache
-from core.model.transformer import Transformer
+from core.model.transformer import Transformer, Unit
 
 
 class Runner:
@@ -31,16 +31,22 @@ class Runner:
         self.model, self.cache, self.rows = model, cache, rows
         self.before, self.relieve = before, relieve
 
-    def run(self, tokens: list[int], cancelled: Callable[[], bool]) -> tuple[int, Tensor]:
+    def run(
+        self,
+        tokens: list[int],
+        cancelled: Callable[[], bool],
+        advanced: Callable[[int], None] | None = None,
+    ) -> tuple[int, Tensor]:
         """Run as many of `tokens` as one pass may have; how many, and the logits [V] of the last of them.
 
-        They are in the cache afterwards. Raises Cancelled, and UserError where memory is short for good.
+        They are in the cache afterwards. `advanced` is told after each unit how many tokens that is worth.
+        Raises Cancelled, and UserError where memory is short for good.
         """
         while True:
             self.before()
             chunk = tokens[: self.rows]
             try:
-                logits = self.model(torch.tensor(chunk), self.cache, cancelled=cancelled)
+                logits = self._pass(chunk, cancelled, advanced)
             except torch.OutOfMemoryError:
                 pass  # beyond this clause, where nothing holds on to the pass's memory any more
             else:
@@ -51,3 +57,21 @@ class Runner:
                     f"{len(chunk)} tokens in one pass do not fit in the device's memory even with every "
                     "weight streamed; load with a smaller --context, or --device cpu"
                 )
+
+    def _pass(
+        self, chunk: list[int], cancelled: Callable[[], bool], advanced: Callable[[int], None] | None
+    ) -> Tensor:
+        model, tokens = self.model, torch.tensor(chunk)
+        if advanced is None:
+            return model(tokens, self.cache, cancelled=cancelled)
+        count = len(model.units)
+        units = _told(model.units.walk(cancelled), lambda done: advanced(len(chunk) * done // count))
+        return model.head(model.hidden(tokens, self.cache, units)[-1:], cancelled)
+
+
+def _told(units: Iterator[Unit], advanced: Callable[[int], None]) -> Iterator[Unit]:
+    """The units on their walk; `advanced` hears how many are done whenever another one begins."""
+    for done, unit in enumerate(units):
+        if done:
+            advanced(done)
+        yield unit

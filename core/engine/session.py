@@ -5,43 +5,75 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 
 from core.engine.backend import Sink
 from core.engine.context import Exchange, Prompt, TooLong, exchanges, fit, room
 from core.engine.conversation import Conversation, Message
-from core.engine.events import Begun, Configure, Cut, Done, Failed, Moved, Notice, OpenChat, Opened, Reason
+from core.engine.events import (
+    Begun,
+    CacheRead,
+    Configure,
+    Cut,
+    Done,
+    Failed,
+    Moved,
+    Notice,
+    OpenChat,
+    Opened,
+    Reason,
+)
 from core.engine.generate import generate
 from core.engine.load import Engine
 from core.engine.recording import Recording
 from core.errors import Cancelled, UserError
 from core.sampling.sampler import RECENT, Sampler
+from core.sizes import format_size
 from core.text.dialogue import Turn, raw_prompt
 
 log = logging.getLogger(__name__)
 
+_WORD = "Go on."  # a short next message, to see what one would set off
 _MEASURED = 16  # tokens of prefill from which its speed says something
 
 
 class Session:
     """The conversation, and the replies that make it grow. `settings` is asked before every token."""
 
-    def __init__(self, engine: Engine, settings: Callable[[], Configure], emit: Sink) -> None:
-        self.conversation = Conversation()
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Callable[[], Configure],
+        emit: Sink,
+        conversation: Conversation | None = None,
+    ) -> None:
+        """Where `conversation` is given it goes on here."""
         self._engine = engine
         self._settings = settings
         self._emit = emit
         self._prefill_rate: float | None = None  # tokens per second, as last measured
+        self.conversation = Conversation()
+        if conversation is not None:
+            messages = tuple(conversation.messages.values())
+            own = self._own(messages)
+            self.conversation = Conversation(own, conversation.head)
+            self._tell_foreign(messages, own)
 
     # --- the tree -------------------------------------------------------------------------------
 
     def open(self, chat: OpenChat) -> None:
         """Another conversation in place of this one. ValueError where its messages are no tree."""
-        messages = [self._encoded(message) for message in chat.messages]
+        messages = self._own(chat.messages)
         self.conversation = Conversation(messages, chat.head)
-        self._emit(Opened(chat.chat, chat.head, tuple(messages)))
-        others = sum(new is not old for new, old in zip(messages, chat.messages, strict=True))
+        self._emit(Opened(chat.chat, chat.head, messages))
+        self._tell_foreign(chat.messages, messages)
+
+    def _own(self, messages: Sequence[Message]) -> tuple[Message, ...]:
+        return tuple(self._encoded(message) for message in messages)
+
+    def _tell_foreign(self, before: Sequence[Message], messages: Sequence[Message]) -> None:
+        others = sum(new is not old for new, old in zip(messages, before, strict=True))
         if others:
             self._emit(
                 Notice(
@@ -156,7 +188,12 @@ class Session:
     ) -> tuple[Reason, str | None]:
         """Why it ended, and what went wrong: what had been said by then is kept."""
         tokens = generate(
-            self._engine.runner, prompt.tokens, sampler, cancelled=cancelled, on_prefill=recording.prefill
+            self._engine.runner,
+            prompt.tokens,
+            sampler,
+            cancelled=cancelled,
+            on_prefill=recording.prefill,
+            on_units=recording.advance,
         )
         try:
             with closing(tokens):
@@ -175,6 +212,22 @@ class Session:
             self._emit(Failed(f"{type(error).__name__}: {error}", user=False))
             return Reason.ERROR, f"{type(error).__name__}: {error}"
         return Reason.LENGTH, None  # of the reply, or the context is full
+
+    # --- the cache --------------------------------------------------------------------------------
+
+    def cache(self) -> CacheRead:
+        """What the KV cache holds, and what of it the next message would run anew."""
+        engine, talk = self._engine, self.conversation
+        cache, anew = engine.cache, None
+        if engine.format is not None:
+            path = talk.path()
+            if path and path[-1].role == "user":  # the next message stands in its place
+                path.pop()
+            with suppress(UserError):
+                prompt = self._prompt(None, [*path, Message(-1, talk.head, "user", _WORD)]).tokens
+                own = len(engine.tokenizer.encode(_WORD, continues=True))
+                anew = max(0, len(prompt) - cache.common(prompt) - own)
+        return CacheRead(cache.length, cache.capacity, engine.info.kv_bytes, anew)
 
     # --- the prompt -----------------------------------------------------------------------------
 
@@ -197,12 +250,18 @@ class Session:
                 turns, self.conversation.start, encode, capacity, room(capacity, settings.sampling.max_tokens)
             )
         except TooLong as error:
-            wanted = error.tokens + 512
-            larger = f" or load with --context {wanted}" if wanted <= engine.info.max_context else ""
             raise UserError(
                 f"{error.tokens} tokens do not fit in the context {capacity}; "
-                f"shorten it, start a new chat{larger}"
+                f"shorten it, start a new chat{self._larger(error.tokens)}"
             ) from None
+
+    def _larger(self, tokens: int) -> str:
+        """The larger context that would hold `tokens`, and what it costs; nothing where there is none."""
+        info, wanted = self._engine.info, tokens + 512
+        if wanted > info.max_context:
+            return ""
+        now, then = (format_size(context * info.kv_bytes) for context in (info.context, wanted))
+        return f" or load with --context {wanted}, whose KV cache takes {then} instead of {now}"
 
     def _encode(self, turns: Sequence[Exchange], continued: Message | None, system: str | None) -> list[int]:
         engine = self._engine
@@ -229,7 +288,7 @@ class Session:
         if engine.format is None or engine.cache.length < engine.cache.capacity // 2:
             return None
         assert talk.head is not None
-        word = Message(-1, talk.head, "user", "Go on.")
+        word = Message(-1, talk.head, "user", _WORD)
         try:
             prompt = self._prompt(None, [*talk.path(), word])
         except UserError:

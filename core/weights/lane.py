@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from core.checkpoint.source import SourceFile
     from core.weights.host import HostBlock
+    from core.weights.ledger import Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,17 @@ Source = HostSource | FileSource
 
 
 class Transfer(Protocol):
-    """A copy under way. `moved` counts the bytes that have arrived."""
+    """A copy under way. `moved` counts the bytes that have arrived, as does its `passage` for the meters."""
 
-    moved: int
+    @property
+    def passage(self) -> Passage:
+        """How far it is; unlike the transfer it holds no memory."""
+        ...
+
+    @property
+    def moved(self) -> int:
+        """Bytes that have arrived."""
+        ...
 
 
 class Lane(Protocol):

@@ -51,7 +51,8 @@ class DiskLane:
         """Begin to read `source`, the unit `name`, to the start of `home`. See Lane."""
         if self._closed:
             raise RuntimeError(f"{name} is sent over a lane that was closed")
-        copy = Copy(name, source, home)
+        self._ledger.sent += 1
+        copy = Copy(name, source, home, number=self._ledger.sent)
         self._thread.submit(partial(self._read, copy))
         return copy
 
@@ -78,8 +79,9 @@ class DiskLane:
         try:
             for span in spans(copy.source, PIECE):
                 self._reader.read(copy.source, span, copy.address + span.slot_offset)
-                copy.moved += span.nbytes
+                copy.passage.moved += span.nbytes
             self._ledger.copied = copy.name
+            copy.passage.arrived = True
         except BaseException as error:
             copy.error = error
         copy.finished.set()

@@ -17,7 +17,7 @@ from torch import Tensor
 from core.errors import Cancelled
 from core.weights.host import HostBlock
 from core.weights.lane import HostSource, Source, Transfer
-from core.weights.ledger import Ledger
+from core.weights.ledger import Ledger, Passage
 from core.weights.staging import Chunk, Feed, Feeder, ReadAhead
 
 
@@ -25,28 +25,30 @@ from core.weights.staging import Chunk, Feed, Feeder, ReadAhead
 class Copy:
     """A transfer from `send` to arrival. `mark` is how far computing was, `feed` what is staged of it.
 
-    `pending` chunks are on their way; none is added once `issued`. `address` and `room` are `home`'s, for
-    threads that must not call torch.
+    It is the `number`-th. `pending` chunks are on their way; none is added once `issued`. `address` and
+    `room` are `home`'s, for threads that must not call torch.
     """
 
     name: str
     source: Source
     home: Tensor
     mark: Any = None
+    number: int = 0
     feed: Feed | None = None
-    moved: int = 0
     begun: bool = False
     issued: bool = False
     pending: int = 0
     last: Arrival | None = None
     error: BaseException | None = None
     finished: threading.Event = field(default_factory=threading.Event)
+    passage: Passage = field(init=False)
     address: int = field(init=False)
     room: int = field(init=False)
 
     def __post_init__(self) -> None:
         """ValueError unless all bytes lie in their block and in the home: from here on they are addresses."""
         source, home = self.source, self.home
+        self.passage = Passage(self.name, source.nbytes, self.number)
         self.address, self.room = home.data_ptr(), home.nbytes
         if source.nbytes > self.room or home.dtype != torch.uint8 or not home.is_contiguous():
             raise ValueError(f"{self.name}: {source.nbytes} bytes for {self.room} of {home.dtype}")
@@ -56,6 +58,11 @@ class Copy:
             within = all(0 <= p.slot_offset <= source.nbytes - p.nbytes for p in source.pieces)
         if not within:
             raise ValueError(f"{self.name}: some bytes lie outside of {source}")
+
+    @property
+    def moved(self) -> int:
+        """Bytes that have arrived."""
+        return self.passage.moved
 
     def wait(self, cancelled: Callable[[], bool], tick: float, progress: Callable[[], None]) -> None:
         """Until it has finished. Calls `progress` and looks at the flag every `tick` seconds.
@@ -149,7 +156,8 @@ class StreamLane:
         """Begin to copy `source`, the unit `name`, to the start of `home`. See Lane."""
         if self._closed:
             raise RuntimeError(f"{name} is sent over a lane that was closed")
-        copy = Copy(name, source, home, self._stream.mark())
+        self._ledger.sent += 1
+        copy = Copy(name, source, home, self._stream.mark(), self._ledger.sent)
         if not (isinstance(source, HostSource) and source.block.pinned):
             if self._feeder is None:
                 filled = self.pump if self._eager else _leave_it
@@ -225,7 +233,7 @@ class StreamLane:
         """Count what has arrived of a chunk; True once that is all."""
         count, copy = flight.arrival.count(), flight.copy
         self._ledger.to_device += count - flight.counted
-        copy.moved += count - flight.counted
+        copy.passage.moved += count - flight.counted
         flight.counted = count
         if count < flight.chunk.nbytes:
             return False
@@ -240,6 +248,7 @@ class StreamLane:
         if copy.issued and not copy.pending:
             if copy.error is None:
                 self._ledger.copied = copy.name
+                copy.passage.arrived = True
             copy.finished.set()
 
 

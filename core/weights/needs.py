@@ -27,11 +27,14 @@ def aligned(nbytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class WeightNeed:
-    """One matrix: its short name, its size in bytes, and its format (see `core.weights.layouts`)."""
+    """One matrix: its short name, its size in bytes, its format (see `core.weights.layouts`), and its shape
+    as rows and columns, (0, 0) where that is of no interest.
+    """
 
     name: str
     nbytes: int
     format: str = "float16"
+    shape: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,8 @@ def needs_of(
     formats = formats_of(config, dtype, quant, kept or {})
 
     def need(short: str, name: str) -> WeightNeed:
-        return WeightNeed(short, matrix_bytes(formats[name], *shapes[name]), formats[name])
+        shape = (shapes[name][0], shapes[name][-1])
+        return WeightNeed(short, matrix_bytes(formats[name], *shape), formats[name], shape)
 
     units = []
     for i in range(config.n_layers):
@@ -133,7 +137,8 @@ def needs_of(
     attention = sum(weight.nbytes for weight in units[0].weights)
     rows = tile_rows(config.vocab_size, matrix_bytes(head, config.vocab_size, config.dim), attention)
     for i, (start, stop) in enumerate(pairwise(rows)):
-        tile = WeightNeed(f"output.{i}", matrix_bytes(head, stop - start, config.dim), head)
+        shape = (stop - start, config.dim)
+        tile = WeightNeed(f"output.{i}", matrix_bytes(head, *shape), head, shape)
         units.append(UnitNeed(tile.name, (tile,)))
     kv_width = config.n_kv_heads * config.head_dim
     workspace, workspace_row = _workspace(config, context, formats, states, kv_type)

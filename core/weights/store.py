@@ -125,6 +125,11 @@ class Store:
         self._count()
         return refused
 
+    @property
+    def pageable(self) -> frozenset[str]:
+        """What is streamed from memory that is not pinned: units, and "output" and "embeddings"."""
+        return frozenset(name for name, piece in self._flats.items() if not piece.block.pinned)
+
     def source(self, unit: UnitNeed, plan: Plan) -> Source:
         """Where the streamed part of a unit waits; of a tile of the head, its rows."""
         tile = unit.name.startswith("output.")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.errors import Cancelled
 from core.weights.lane import Lane, Source, Transfer
-from core.weights.ledger import Ledger
+from core.weights.ledger import Ledger, SlotCount
 
 
 class Named(Protocol):
@@ -35,10 +35,11 @@ N = TypeVar("N", bound=Named)
 
 
 class Slot:
-    """Memory of the device, and the unit that is in it or on its way."""
+    """Memory of the device, and the unit that is in it or on its way; `count` says which for the meters."""
 
     def __init__(self, memory: Tensor, lane: Lane) -> None:
         self.memory = memory
+        self.count = SlotCount()
         self._lane = lane
         self._tenant: str | None = None
         self._transfer: Transfer | None = None
@@ -48,6 +49,7 @@ class Slot:
         if name != self._tenant:
             self._tenant = None
             self._transfer = self._lane.send(name, source, self.memory)
+            self.count.latest = self._transfer.passage
             self._tenant = name
 
     def wait(self, cancelled: Callable[[], bool]) -> int:
@@ -60,7 +62,7 @@ class Slot:
         except Cancelled:
             raise
         except BaseException:
-            self._tenant = None  # what is in the slot is of no use
+            self._tenant = self.count.latest = None  # what is in the slot is of no use
             raise
         self._transfer = None
         return transfer.moved
@@ -90,6 +92,7 @@ class Stream:
     def __init__(self, lane: Lane, ledger: Ledger, rings: Sequence[tuple[Slot, Sequence[Ride]]]) -> None:
         self._lane, self._ledger = lane, ledger
         self._rings = rings
+        ledger.slots = tuple(slot.count for slot, _ in rings)
         self._turns: dict[str, _Turn] = {}
         self.arrived = 0
         """Bytes that units in slots have brought, counted by the lane, when they were first used."""
@@ -111,15 +114,20 @@ class Stream:
         Raises Cancelled when the flag is seen, before a unit or while its bytes are on their way, and
         whatever went wrong with a copy.
         """
-        for unit in units:
-            if cancelled():
-                raise Cancelled
-            turn = self._turns.get(unit.name)
-            if turn is not None:
-                turn.slot.load(turn.ride.name, turn.ride.source)  # there, unless the last pass was cut short
-                self.arrived += turn.slot.wait(cancelled)
-            self._ledger.computed = unit.name
-            yield unit
-            if turn is not None:
-                turn.slot.load(turn.heir.name, turn.heir.source)
-                self._lane.hint(turn.after)
+        ledger = self._ledger
+        try:
+            for unit in units:
+                if cancelled():
+                    raise Cancelled
+                turn = self._turns.get(unit.name)
+                if turn is not None:
+                    turn.slot.load(turn.ride.name, turn.ride.source)  # there, unless the last pass was cut
+                    ledger.computing = False
+                    self.arrived += turn.slot.wait(cancelled)
+                ledger.computed, ledger.computing = unit.name, True
+                yield unit
+                if turn is not None:
+                    turn.slot.load(turn.heir.name, turn.heir.source)
+                    self._lane.hint(turn.after)
+        finally:
+            ledger.computing = False

@@ -46,6 +46,8 @@ preset = "ctrl+b,f10"
 preset = "terse"
 theme = "nord"
 history = false
+ascii = false
+bell = false
 '''
 
 
@@ -69,6 +71,7 @@ def test_what_a_good_file_says(tmp_path: Path) -> None:
     assert list(config.known_presets) == [*SHIPPED, "terse"]
     assert config.keys == {"regenerate": "f5", "preset": "ctrl+b,f10"}
     assert (config.preset, config.theme, config.history) == ("terse", "nord", False)
+    assert (config.ascii, config.bell) == (False, False)
     assert config.place("ui", "theme") == "config.toml line 27"
 
 
@@ -120,10 +123,17 @@ def test_a_preset_of_a_shipped_name_wins_and_keeps_its_place(tmp_path: Path) -> 
         ),
         ("[keys]\nregenerate = 5", ['2: regenerate 5: give a key in quotes, such as "f5" or "ctrl+r,f5"']),
         (
-            "[ui]\nhistory = 1\nthemes = 'x'",
-            ["2: history 1: give true or false", "3: themes is unknown; did you mean theme?"],
+            "[ui]\nhistory = 1\nthemes = 'x'\nascii = 'yes'",
+            [
+                "2: history 1: give true or false",
+                "3: themes is unknown; did you mean theme?",
+                '4: ascii "yes": give true or false',
+            ],
         ),
-        ('[ui]\n"a\\u001b[2J" = 1', ["2: 'a\\x1b[2J' is unknown; there are preset, theme, history"]),
+        (
+            '[ui]\n"a\\u001b[2J" = 1',
+            ["2: 'a\\x1b[2J' is unknown; there are preset, theme, history, ascii, bell, mouse"],
+        ),
     ],
 )
 def test_what_is_wrong_is_a_warning_with_its_line(tmp_path: Path, text: str, warnings: list[str]) -> None:

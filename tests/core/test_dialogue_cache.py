@@ -25,6 +25,7 @@ from core.engine.events import (
     Stop,
 )
 from core.options import Sampling
+from core.sizes import format_size
 from core.text.dialogue import Turn
 from tests.core.engine import GREEDY, Engine
 
@@ -373,6 +374,9 @@ def test_a_prompt_of_more_than_the_context_is_refused_with_its_count(start: Star
     real: Any = engine.backend._engine
     alone = len(real.format.encode([Turn("word " * 200)], None))
     assert f"{alone} tokens do not fit in the context 128" in str(done.error)
+    # 5 layers, keys and values of 4 heads of 8, in 4 bytes
+    larger = format_size((alone + 512) * 1280)
+    assert f"--context {alone + 512}, whose KV cache takes {larger} instead of 164 kB" in str(done.error)
     again = engine.reply("Hi")  # and nothing was changed by it
     assert again.cached_tokens == first.prompt_tokens + len(first.tokens) - 1
 

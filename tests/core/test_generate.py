@@ -62,6 +62,17 @@ def test_the_prompt_is_run_in_chunks_and_progress_is_told() -> None:
     assert told == [0, 8, 16, 20]
 
 
+def test_within_a_chunk_progress_is_told_by_units() -> None:
+    told: list[int] = []
+    tokens = begin(Counting(), fresh(), list(range(24)), rows=16, on_units=told.append)
+    first = next(tokens)
+    # Four layers are eight units, and the end of a chunk is told by on_prefill.
+    assert told == [2, 4, 6, 8, 10, 12, 14, *range(17, 24)]
+    next(tokens)
+    assert told[-1] == 23  # nothing of what comes behind the prompt
+    assert first.token == next(begin(Counting(), fresh(), list(range(24)))).token
+
+
 def test_chunks_do_not_change_greedy_tokens() -> None:
     runs = []
     for rows in (1, 3, 64):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from core.errors import Cancelled
 from core.weights.lane import Source
-from core.weights.ledger import Ledger
+from core.weights.ledger import Ledger, Passage
 from core.weights.streaming import Ride, Slot, Stream
 
 
@@ -29,8 +29,12 @@ class Part:
 
 @dataclass
 class Fetch:
-    moved: int = 0
+    passage: Passage
     arrived: bool = False
+
+    @property
+    def moved(self) -> int:
+        return self.passage.moved
 
 
 @dataclass
@@ -51,12 +55,12 @@ class Adversary:
 
     def send(self, name: str, source: Source, home: Tensor) -> Fetch:
         self.sent.append(name)
-        fetch, before = Fetch(), [False]
+        fetch, before = Fetch(Passage(name, home.nbytes)), [False]
         self.queues["kernels"].append((lambda: True, lambda: before.__setitem__(0, True)))
 
         def copy() -> None:
             self.memory[home.data_ptr()] = name
-            fetch.arrived, fetch.moved = True, home.nbytes
+            fetch.arrived, fetch.passage.moved = True, home.nbytes
 
         self.queues["copies"].append((lambda: before[0], copy))
         return fetch
@@ -69,7 +73,7 @@ class Adversary:
         while self.random.random() < 0.7 and self._step():
             if cancelled():
                 raise Cancelled
-        fetch.moved = 4  # as a lane that waits would know it
+        fetch.passage.moved = 4  # as a lane that waits would know it
 
     def compute(self, slot: Tensor, name: str, seen: list[str]) -> None:
         def kernel() -> None:
