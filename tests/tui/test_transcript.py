@@ -27,7 +27,7 @@ from tui.markdown.pacer import Pacer
 from tui.widgets.transcript import Transcript
 
 HOSTILE = [
-    "<think> List<int> a <b>bold</b>",
+    "a <think> List<int> a <b>bold</b>",
     "[/x] [bold]x[/] [@click=app.quit]quit[/] [red",
     r"\(a_1\) \[b\] \frac{x}{y}",
     "&lt;x&gt; $HOME %s {0} {{x}}",
@@ -375,11 +375,14 @@ class TestStyles:
         async with running() as (app, transcript, pilot):
             transcript.add_message(1, "user", "hello")
             transcript.add_message(2, "assistant", "# h\n> `q`\n```python\ndef f(): pass  # c\n```\n[a](b)\n")
+            transcript.add_message(3, "assistant", "<think>a</think>b", streaming=True)
+            transcript.mark(2)
+            transcript.find("h")
             colours = set()
             for theme in app.available_themes:
                 app.theme = theme
                 await pilot.pause()
-                segments = [segment for y in range(8) for segment in transcript.render_line(y)]
+                segments = [segment for y in range(10) for segment in transcript.render_line(y)]
                 colours.add(segments[0].style.color)
                 for segment in segments:
                     assert segment.text.isspace() or contrast(segment.style) > 1.5 or app.current_theme.ansi

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 OPEN_LIMIT = 3000
 """Characters that may stay open before they are cut; bounds what it costs to render one block."""
@@ -20,7 +20,9 @@ class Block:
 
     `indent` is the width in cells of the list items around it, `marker` the bullet or number shown
     before its first line. `gap` asks for an empty row above it. `context` is code that precedes a
-    chunk of code and is only looked at. `style` names the style of plain text.
+    chunk of code and is only looked at; `joint` is what stands between that chunk and the one before,
+    None where there is none. `style` names the style of plain text. `aside` is what belongs to the
+    reasoning before an answer.
     """
 
     kind: Literal["markdown", "inline", "code", "plain"]
@@ -30,7 +32,16 @@ class Block:
     gap: bool = False
     language: str = ""
     context: str = ""
+    joint: str | None = None
     style: str = ""
+    aside: bool = False
+
+
+class Thought(NamedTuple):
+    """The reasoning before an answer: its lines so far, and whether it has come to its end."""
+
+    lines: int
+    over: bool
 
 
 class BlockSource(Protocol):
@@ -46,9 +57,15 @@ class BlockSource(Protocol):
     def tail(self) -> Block:
         """The open end, as it was typed."""
 
+    @property
+    def thought(self) -> Thought | None:
+        """What is known of the reasoning; None where there is none."""
+
 
 class PlainSplitter:
     """Text that is no Markdown, such as what a user typed; cut only where it gets too long."""
+
+    thought = None
 
     def __init__(self) -> None:
         self._open = ""

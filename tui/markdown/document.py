@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 from tui.markdown.blocks import Block, BlockSource, PlainSplitter, printable
 from tui.markdown.lines import Prefix, Row
 from tui.markdown.offsets import Offsets
-from tui.markdown.section import Frame, Piece, Section
+from tui.markdown.pieces import Frame, Piece
+from tui.markdown.section import Section
 
 _LINE_BITS = 16
 _PIECE_BITS = 24
@@ -49,7 +51,7 @@ class Document:
         if key is not None:
             self._by_key[key] = len(self.sections)
         self._serial += 1
-        section = Section(self._serial, source, label, gap and bool(self.sections))
+        section = Section(self._serial, source, label, gap and bool(self.sections), key)
         self.sections.append(section)
         self._offsets.append(0)
         return section
@@ -141,13 +143,10 @@ class Document:
         found: list[tuple[Row, int]] = []
         for index in range(self._offsets.find(top), len(self.sections)):
             section = self.sections[index]
-            start, skipped = section.find(max(0, top - self._offsets.start(index)))
-            for number in range(start, len(section.pieces)):
-                for row in (section.pieces[number].rows or ())[skipped:]:
-                    found.append((row, line_number(section.serial, number, row.number)))
+            for number, row in section.rows(max(0, top - self._offsets.start(index))):
+                found.append((row, line_number(section.serial, number, row.number)))
                 if len(found) >= count:
-                    return found[:count]
-                skipped = 0
+                    return found
         return found
 
     def anchor(self, row: int) -> Anchor:
@@ -170,8 +169,10 @@ class Document:
         section = self.sections[anchor.section]
         if anchor.piece >= len(section.pieces):
             return self._offsets.start(anchor.section)
-        top = self._offsets.start(anchor.section) + section.start(anchor.piece)
-        piece = section.pieces[anchor.piece]
+        first, start = self._offsets.start(anchor.section), section.start(anchor.piece)
+        top, piece = first + start, section.pieces[anchor.piece]
+        if piece.hidden:
+            return first + max(0, start - 1)  # where it is folded
         if anchor.line < 0 or piece.rows is None:
             return top + max(0, min(anchor.row, piece.height - 1))
         place = (anchor.line, anchor.character)
@@ -180,7 +181,19 @@ class Document:
     def start_of(self, key: int) -> Anchor:
         """The first place of the section with this key, below its gap. Raises KeyError if there is none."""
         index = self.index(key)
-        return Anchor(index, 0, int(self.sections[index].gap))
+        section = self.sections[index]
+        return Anchor(index, section.first_shown, int(section.gap))
+
+    def end_row(self, key: int) -> int:
+        """The row after the last one of the section with this key. Raises KeyError if there is none."""
+        return self._offsets.start(self.index(key) + 1)
+
+    def section_at(self, number: int) -> Section | None:
+        """The section that a line with this number is in, or was."""
+        serial = number >> (_PIECE_BITS + _LINE_BITS)
+        index = bisect_left(self.sections, serial, key=lambda section: section.serial)
+        found = index < len(self.sections) and self.sections[index].serial == serial
+        return self.sections[index] if found else None
 
 
 def line_number(serial: int, piece: int, line: int) -> int:

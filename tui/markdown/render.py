@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 _QUOTE_BAR = "▌ "
+_ASIDE_BAR = "│ "
 
 
 def render(block: Block, indent: int = 0, code_padding: int = 0) -> list[Element]:
@@ -24,9 +25,13 @@ def render(block: Block, indent: int = 0, code_padding: int = 0) -> list[Element
     `indent` cells stand before everything, `code_padding` between the edge of a code block and its text.
     """
     margin: Prefix = ((" " * (indent + block.indent), ""),)
+    style = block.style
+    if block.aside:
+        margin = ((" " * indent, ""), (_ASIDE_BAR, "aside-bar"), (" " * block.indent, ""))
+        style = style or "aside"
     if block.kind == "plain":
         return [
-            Line(text.expandtabs(4), first=margin, rest=margin, style=block.style, inline=True)
+            Line(text.expandtabs(4), first=margin, rest=margin, style=style, inline=True)
             for text in block.source.split("\n")
         ]
     if block.kind == "code":
@@ -35,13 +40,21 @@ def render(block: Block, indent: int = 0, code_padding: int = 0) -> list[Element
     from tui.markdown.parser import parse, parse_inline
 
     tokens = parse_inline(block.source) if block.kind == "inline" else parse(block.source)
-    renderer = _Renderer(margin, code_padding, block.indent)
+    renderer = _Renderer(margin, code_padding, block.indent, style)
     if block.marker:
         renderer.enter_item(block.marker)
     renderer.walk(tokens)
     if block.marker and not renderer.elements:
         renderer.add_text([("", ())])
     return renderer.elements
+
+
+def warm_up() -> None:
+    """Imports the Markdown parser and the most likely lexer, some 100 ms that no paint should wait for."""
+    from tui.markdown.parser import parse
+
+    parse("")
+    highlight("", "python")
 
 
 def _code(source: str, margin: Prefix, padding: int, language: str = "", context: str = "") -> list[Element]:
@@ -66,8 +79,9 @@ class _Container:
 class _Renderer:
     """Walks over the tokens of a block and adds up its elements."""
 
-    def __init__(self, margin: Prefix, code_padding: int, nesting: int) -> None:
+    def __init__(self, margin: Prefix, code_padding: int, nesting: int, style: str) -> None:
         self.elements: list[Element] = []
+        self._style = style
         self._nesting = nesting
         self._margin = margin
         self._code_padding = code_padding
@@ -101,7 +115,7 @@ class _Renderer:
 
     def add_text(self, lines: Sequence[tuple[str, tuple[Span, ...]]], style: str = "") -> None:
         """Adds the lines of a paragraph or heading."""
-        style = style or ("quote" if self._in_quote else "")
+        style = style or ("quote" if self._in_quote else self._style)
         copied = self._copied()
         for text, spans in lines:
             first, rest = self._prefixes()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from textual.selection import Selection
 
 from tui.markdown.document import Document, line_number
+from tui.markdown.pieces import Fold
 
 
 def selected_text(document: Document, selection: Selection) -> str:
@@ -28,6 +29,8 @@ def _lines(document: Document, at: int, selection: Selection) -> str:
     section = document.sections[at]
     found = []
     for index, piece in enumerate(section.pieces):
+        if isinstance(piece, Fold):
+            continue  # what it hides is copied in its place
         for number, line in enumerate(piece.lines(document.frame)):
             span = selection.get_span(line_number(section.serial, index, number))
             if span is not None:

@@ -29,7 +29,7 @@ class _Fence:
     column: int
     language: str
     context: list[str] = field(default_factory=list)
-    chunks: int = 0
+    joint: str | None = None  # of the next chunk
 
 
 class Splitter:
@@ -81,7 +81,8 @@ class Splitter:
             return Block("plain", "\n".join(self._typed + partial), gap=self._gap)
         if not self._partial.strip(self._fence.mark[0] + " "):
             partial = []  # most likely the closing mark on its way
-        return Block("code", "\n".join(self._lines + partial), self._indent, gap=self._gap)
+        code, joint = "\n".join(self._lines + partial), self._fence.joint
+        return Block("code", code, self._indent, gap=self._gap, joint=joint)
 
     # The length of the open block.
 
@@ -109,6 +110,7 @@ class Splitter:
             self._end_line(done)
             if self._fence is not None:
                 self._commit_code(done)
+                self._fence.joint = ""
             elif self._kind == "quote":
                 self._commit(done)
                 rest = "> " + rest
@@ -231,13 +233,13 @@ class Splitter:
         if len(text) >= len(mark) and not text.strip(mark[0]):
             self._close_fence(done)
             return
-        self._lines.append(_dedent(line, self._fence.column))
+        self._lines.append(_dedent(line, self._fence.column) if self._fence.column else line)
         if len(self._lines) >= CODE_LINES:
             self._commit_code(done)
 
     def _close_fence(self, done: list[Block]) -> None:
         if self._fence is not None:
-            if self._lines or not self._fence.chunks:
+            if self._lines or self._fence.joint is None:
                 self._commit_code(done)
             self._fence = None
 
@@ -245,9 +247,9 @@ class Splitter:
         fence = self._fence
         assert fence is not None
         code, context = "\n".join(self._lines), "\n".join(fence.context)
-        self._emit(Block("code", code, language=fence.language, context=context), done)
+        self._emit(Block("code", code, language=fence.language, context=context, joint=fence.joint), done)
         fence.context = [*fence.context, *self._lines][-CODE_CONTEXT:]
-        fence.chunks += 1
+        fence.joint = "\n"
         self._lines, self._size = [], 0
 
     # The open block.
