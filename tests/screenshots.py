@@ -18,6 +18,7 @@ from core.options import LoadOptions, default_values
 from tui.app import LlamaApp
 from tui.chat_session import ChatSession
 from tui.settings import Settings
+from tui.talk import Talk
 
 PICTURES = Path(__file__).parent / "pictures"
 SIZE = (120, 40)
@@ -43,7 +44,7 @@ async def draw(name: str, options: LoadOptions, change: str = "") -> None:
     backend = LocalBackend(meters=True)
     values = default_values() | {"mirostat": 2, "mirostat_tau": 2.0, "seed": 7, "max_tokens": 220}
     session = ChatSession(backend, options, Settings(values))
-    app = LlamaApp(session, "SmolLM2-135M-Instruct")
+    app = LlamaApp(Talk(session, "SmolLM2-135M-Instruct"))
     async with app.run_test(size=SIZE) as pilot:
         await until(pilot, lambda: session.model is not None)
         for message in MESSAGES:

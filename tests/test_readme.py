@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 
 from tui.arguments import build
-from tui.commands import markdown_table
+from tui.key_tables import markdown_tables
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_table_of_keys_is_the_programs() -> None:
-    assert markdown_table() in README
+    assert markdown_tables() in README
 
 
 def test_every_flag_it_names_is_understood() -> None:

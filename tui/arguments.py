@@ -87,7 +87,11 @@ def _add_model(add: Add) -> None:
 
 def _add_modes(add: Add) -> None:
     add("--prompt", metavar="TEXT", help="one reply on stdout, then exit")
-    add("--script", metavar="FILE", help="a conversation, one message a line; - is stdin")
+    add(
+        "--script",
+        metavar="FILE",
+        help="a conversation, one message a line; - is stdin, on a terminal a plain chat for screen readers",
+    )
     add("--perplexity", metavar="FILE", help="how well the model predicts a text; lower is better")
     add(
         "--tokens",
@@ -185,7 +189,7 @@ def _add_placement(add: Add) -> None:
 
 
 def _add_own(add: Add) -> None:
-    """What is the user's own: presets, and whether there is a history."""
+    """What is the user's own: presets, whether there is a history, and how things are drawn."""
     names = ", ".join(SHIPPED)
     add("--preset", metavar="NAME", help=f"sampling settings by name: {names}, or one of config.toml's")
     add(
@@ -193,6 +197,17 @@ def _add_own(add: Add) -> None:
         dest="history",
         action="store_false",
         help="do not save the conversation",
+    )
+    add(
+        "--no-mouse",
+        dest="mouse",
+        action="store_false",
+        help="leave the mouse to the terminal, for its own selecting and scrolling",
+    )
+    add(
+        "--ascii",
+        action="store_true",
+        help="draw the chat's bars, graphs and lines in ASCII. Default: where the locale is no UTF-8.",
     )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.engine.backend import Backend, Sink
@@ -17,24 +16,29 @@ from core.engine.events import (
     Loading,
     ModelInfo,
     OpenChat,
+    Placing,
     Prefill,
+    ReadCache,
     Ready,
     Resume,
     Rewind,
     Saved,
     Stop,
     Submit,
+    Unload,
+    Watch,
 )
 from core.history.records import Chat
 from core.options import LoadOptions
+from core.text.sanitize import one_line
 from tui.conversation import Conversation, Exchange
-from tui.figures import cut_words, load_progress, rate, summary
+from tui.figures import cut_words, gigabytes, load_progress, prefill_progress, rate, seconds, summary
 from tui.keys import key_word
+from tui.pace import Pace
 from tui.placement import Placement
 from tui.settings import Settings
 
-_WINDOW_S = 3.0  # the speed shown is the mean over this time, so that it can be read
-_SURPRISES = 32  # and the surprise over this many tokens
+_NEXT = 30  # characters of a message that waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +71,14 @@ class ChatSession:
         self.title = ""
         self.model: ModelInfo | None = None
         self.loading: Loading | None = None
+        self.asleep = False
+        """Whether the model was unloaded and is not being loaded again."""
         self.placement = Placement()
-        self.surprises: deque[float] = deque(maxlen=_SURPRISES)
-        self._times: deque[tuple[float, int]] = deque()
+        self.took = 0.0
+        """Seconds of the last run that ended."""
+        self._begun_at = clock()
+        self._decoding, self._prefilling, self._moving = Pace(clock), Pace(clock), Pace(clock)
+        self._giving_up = False  # the load that is under way
         self._stopping: int | None = None
         self._replacing: Replacement | None = None
         self._known = False  # the number was known before the first message of this session
@@ -106,13 +115,27 @@ class ChatSession:
         return exchange
 
     def stop(self) -> bool:
-        """Stop the running reply, or take back what waits for the model; False where nothing runs."""
+        """Stop the running reply, or all that waits for the model; False where nothing runs."""
         unfinished = self.conversation.unfinished
         if not unfinished:
             return False
         self._stopping = unfinished[0] if self.model is not None else unfinished[-1]
         self._submit(Stop(self._stopping))
         return True
+
+    def take_back(self) -> list[Exchange]:
+        """Messages that have not begun leave the conversation: those that wait for the model, or for a reply
+        that is being stopped already.
+        """
+        if self.model is not None and self._stopping is None:
+            return []
+        waiting = self.conversation.waiting(all=self.model is None)
+        if waiting:
+            self._stopping = self.conversation.unfinished[-1]
+            self._submit(Stop(self._stopping))
+            for exchange in waiting:
+                self.conversation.exchanges.remove(exchange)
+        return waiting
 
     def replace(self, change: Replacement) -> None:
         """Put something else in the place of an exchange, beside it in the tree.
@@ -126,6 +149,7 @@ class ChatSession:
             return
         if change.again and exchange.user_id is not None:
             self._submit(Rewind(exchange.user_id))
+            self.conversation.drop_after(exchange)
             self._resume(exchange, again=True)
             return
         self.conversation.drop(exchange)
@@ -148,9 +172,9 @@ class ChatSession:
         self.conversation.resume(exchange, again=again)
         self._submit(Resume(exchange.run))
 
-    def walk(self, steps: int) -> str:
-        """To the sibling of the message nearest the end that has any; where one is now, in words."""
-        fork = self.conversation.fork()
+    def walk(self, steps: int, message_id: int | None = None) -> str:
+        """To a sibling of a message, or of the last that has any; where one is now, in words."""
+        fork = self.conversation.fork(message_id)
         if fork is None:
             return "there is only one version; regenerate or edit makes another"
         at, ids = fork
@@ -164,6 +188,22 @@ class ChatSession:
     def apply(self) -> None:
         """Have the pending placement made true, at once. Raises UserError where it cannot be had."""
         self._submit(self.placement.apply())
+
+    def watch(self, *, shown: bool) -> None:
+        """Have the engine tell what it does at every moment, or no longer."""
+        self._submit(Watch(shown))
+
+    def unload(self) -> None:
+        """Have the engine give the model's memory back, or give up its load.
+
+        The next message loads it again.
+        """
+        self._giving_up = self.is_loading
+        self._submit(Unload())
+
+    def read_cache(self) -> None:
+        """Have the engine tell what its KV cache holds."""
+        self._submit(ReadCache())
 
     @property
     def replacing(self) -> Exchange | None:
@@ -212,36 +252,46 @@ class ChatSession:
 
     def loaded(self, ready: Ready) -> None:
         """The model answers from now on."""
-        self.model, self.loading = ready.model, None
+        self.model, self.loading, self.asleep, self._giving_up = ready.model, None, False, False
 
     def load_progressed(self, loading: Loading) -> None:
         """The load went on."""
-        self.loading = loading
+        self.loading, self.asleep = loading, False
+
+    def unloaded(self) -> None:
+        """The model is out of memory."""
+        self.model, self.loading, self.asleep, self._giving_up = None, None, True, False
+        self.placement.gone()
 
     def begun(self, begun: Begun) -> Exchange | None:
         """A run has its place in the conversation; the exchange, if it is on screen."""
+        self._begun_at = self.clock()
+        self._prefilling.clear()
         return self.conversation.note_begun(begun)
 
     def prefilled(self, prefill: Prefill) -> Exchange | None:
-        """More of the prompt is in the cache; the exchange, if it is on screen."""
+        """More of the prompt has been run; the exchange, if it is on screen."""
+        self._prefilling.note(prefill.done)
         return self.conversation.note_prefill(prefill)
+
+    def moved(self, placing: Placing) -> None:
+        """Weights are on their way to other places."""
+        self._moving.note(placing.done_bytes)
+        self.placement.moved(placing)
 
     def grew(self, delta: Delta) -> Exchange | None:
         """A reply grew; the exchange, if it is on screen."""
         exchange = self.conversation.note_delta(delta)
         if exchange is not None:
-            self.surprises.extend(delta.surprises)
-            self._times.append((self.clock(), exchange.tokens))
-            while self._times[0][0] < self._times[-1][0] - _WINDOW_S:
-                self._times.popleft()
+            self._decoding.note(exchange.tokens)
         return exchange
 
     def finished(self, done: Done) -> Exchange | None:
         """A run ended; the exchange, if it is on screen."""
         if done.run == self._stopping:
             self._stopping = None
-        self._times.clear()
-        self.surprises.clear()
+        self.took = self.clock() - self._begun_at
+        self._decoding.clear()
         return self.conversation.note_done(done)
 
     # --- what is going on -----------------------------------------------------------------------
@@ -252,39 +302,60 @@ class ChatSession:
         return bool(self.conversation.unfinished)
 
     @property
-    def speed(self) -> float | None:
-        """Tokens per second of the running reply over the last seconds; None before two tokens."""
-        if len(self._times) < 2:
-            return None
-        (t0, n0), (t1, n1) = self._times[0], self._times[-1]
-        return (n1 - n0) / (t1 - t0) if t1 > t0 else None
+    def at_work(self) -> bool:
+        """True while anything goes on: a reply, a load, weights on their way."""
+        return self.busy or self.is_loading or bool(self.placement.progress())
 
     @property
-    def surprise(self) -> float | None:
-        """The mean surprise of the last tokens of the running reply, in bits."""
-        return sum(self.surprises) / len(self.surprises) if self.surprises else None
+    def surprises(self) -> Sequence[float]:
+        """The surprise of each token of the reply that runs, or ran last, in bits."""
+        exchange = self.conversation.running or self.conversation.last
+        return () if exchange is None else exchange.surprises
 
-    def state(self) -> str:
-        """What is going on, for the status line."""
+    @property
+    def is_loading(self) -> bool:
+        """True until there is a model, unless it was unloaded."""
+        return self.model is None and not self.asleep
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens per second of the running reply over the last seconds; None before two tokens."""
+        return self._decoding.rate
+
+    def state(self, *, hint: bool = True) -> str:
+        """What is going on, for the status line; with `hint` also the key that stops it."""
+        if self.asleep and not self.busy:
+            return "the model is unloaded · the next message loads it again"
         if self.model is None:
-            return self._waiting(self._load_state(), len(self.conversation.unfinished))
+            return self._with_queue(self._load_state(), "takes back" if hint else "")
         if self.busy:
-            state = self._waiting(self._run_state(), self.conversation.queued)
-            return state if self._stopping is not None else f"{state} · {key_word('back')} stop"
+            does = "stop" if self._stopping is None else "takes back"
+            return self._with_queue(self._run_state(), does if hint else "")
         last = self.conversation.last
-        state = self.placement.progress() or "idle"
+        state = self._move_state() or "idle"
         ahead = last.done.cut if last and last.done else None
         parts = (state, *(summary(last) if last and last.tokens else ()))
         return " · ".join((*parts, f"next message: {cut_words(ahead)}") if ahead else parts)
 
     def _load_state(self) -> str:
+        if self._giving_up:
+            return "giving up the load"
         return "starting" if self.loading is None else load_progress(self.loading)
+
+    def _move_state(self) -> str:
+        """How far weights have come that move, how fast, and how long they still take."""
+        placing, parts = self.placement.placing, [self.placement.progress()]
+        rate = self._moving.rate if placing is not None else None
+        if placing is not None and rate is not None:
+            parts.append(f"{gigabytes(rate)} GB/s")
+            parts.append(f"{seconds(self._moving.left(placing.total_bytes) or 0.0)} left")
+        return " · ".join(filter(None, parts))
 
     def _run_state(self) -> str:
         running = self.conversation.running
         if self._stopping == self.conversation.unfinished[0] or running is None:
             return "stopping"
-        moving = self.placement.progress()
+        moving = self._move_state()
         if running.tokens:
             most = self.settings.values["max_tokens"]
             speed = f" {rate(self.speed)} tok/s" if self.speed else ""
@@ -294,10 +365,18 @@ class ChatSession:
         if running.prefill is None:
             state = "waiting for the engine"
         else:
-            cached = f" · cached {running.prefill.cached}" if running.prefill.cached else ""
-            state = f"prefill {running.prefill.done}/{running.prefill.total}{cached}"
+            prefill = running.prefill
+            state = prefill_progress(prefill, self._prefilling.rate, self._prefilling.left(prefill.total))
         return " · ".join(filter(None, (state, moving)))
 
-    @staticmethod
-    def _waiting(state: str, queued: int) -> str:
-        return f"{state} · {queued} queued" if queued else state
+    def _with_queue(self, state: str, does: str) -> str:
+        """`state`, how many messages wait, what Esc does (empty: not said), and which comes next."""
+        loading = self.model is None
+        queued = len(self.conversation.unfinished) if loading else self.conversation.queued
+        parts = [state, *([f"{queued} queued"] if queued else ())]
+        if does == "stop" or (does and queued):
+            parts.append(f"{key_word('back')} {does}")
+        waiting = self.conversation.waiting(all=loading)
+        if waiting:
+            parts.append(f"next: {one_line(waiting[0].user, _NEXT)}")
+        return " · ".join(parts)

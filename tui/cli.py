@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
 
-from core.checkpoint.layout import model_name
 from core.engine.backend import Backend
-from core.engine.worker import LocalBackend
 from core.errors import UserError
-from core.folders import history_file
 from core.options import LoadOptions
 from tui import history_commands, perplexity, upkeep
-from tui.request import Request, load_options, parse
-from tui.settings import Settings
-
-if TYPE_CHECKING:
-    from core.history.recorder import Recorder
-    from core.history.store import History
+from tui.opening import Opened, Progress, open_engine, open_history, options_of, talk_of
+from tui.outcome import Outcome
+from tui.request import Request, parse
+from tui.talk import Talk
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,6 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if history_commands.asked(argv):
             return history_commands.run(argv)
         request = parse(argv)
+        if not request.named:
+            return _choose(argv, request)
         with request.start.explained():
             return _run(request)
     except UserError as error:
@@ -42,9 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(request: Request) -> int:
-    options = request.options or _demo(request)
-    headless = request.messages is not None or request.sample is not None
-    if headless or request.plan or request.bench is not None:
+    with _fetching_on_stderr() as progress:
+        options = options_of(request, progress)
+    screen = request.messages is None and request.sample is None and not request.lines
+    if not screen or request.plan or request.bench is not None:
         for note in request.start.notes:  # the chat shows them itself
             print(note, file=sys.stderr)
     if request.plan:
@@ -55,23 +53,15 @@ def _run(request: Request) -> int:
         from tui import bench
 
         return bench.run(options, request.bench, as_json=request.json)
-    backend: Backend = LocalBackend(meters=not headless)
-    recorder = _recorder(backend, request)
-    backend = recorder or backend
-    if request.stats is not None:
-        from tui.stats_log import StatsLog
+    opened = open_engine(request, meters=screen)
+    return _closed(opened, _status(lambda: _mode(opened.backend, options, request), request))
 
-        backend = StatsLog(backend, request.stats)
-    try:
-        with request.start.explained():
-            code = _mode(backend, options, request)
-    except UserError as error:
-        code = _mistake(error)
-    except KeyboardInterrupt:
-        code = 130
-    ended = backend.close(timeout=1.0)
-    if recorder is not None and recorder.failure is not None:
-        print(f"llama-tui: the end of the conversation is not saved: {recorder.failure}", file=sys.stderr)
+
+def _closed(opened: Opened, code: int) -> int:
+    """`code`, once the engine has ended."""
+    ended = opened.backend.close(timeout=1.0)
+    if opened.unsaved is not None:
+        print(f"llama-tui: the end of the conversation is not saved: {opened.unsaved}", file=sys.stderr)
     if not ended:
         # A thread in the middle of a kernel cannot be ended from outside; everything is written by now.
         sys.stdout.flush()
@@ -80,18 +70,15 @@ def _run(request: Request) -> int:
     return code
 
 
-def _recorder(backend: Backend, request: Request) -> Recorder | None:
-    """What saves the conversation; None where none is held, or nobody wants it back.
-
-    A text that is completed alone, without a screen, is none.
-    """
-    synthetic = request.options is not None and request.options.synthetic is not None
-    alone = request.messages is not None and (bool(request.extra["raw"]) or synthetic)
-    if not request.history or request.sample is not None or (alone and request.chat is None):
-        return None
-    from core.history.recorder import Recorder
-
-    return Recorder(backend, history_file(), request.launch)
+def _status(mode: Callable[[], int], request: Request) -> int:
+    """The exit status of a mode."""
+    try:
+        with request.start.explained():
+            return mode()
+    except UserError as error:
+        return _mistake(error)
+    except KeyboardInterrupt:
+        return 130
 
 
 def _mistake(error: UserError) -> int:
@@ -102,10 +89,14 @@ def _mistake(error: UserError) -> int:
 def _mode(backend: Backend, options: LoadOptions, request: Request) -> int:
     if request.sample is not None:
         return perplexity.run(backend, options, request.sample, as_json=request.json)
-    if request.messages is not None:
-        from tui.headless import run
+    if request.lines:
+        from tui.line_mode import run as run_lines
 
-        return run(
+        return run_lines(talk_of(request, options, backend))
+    if request.messages is not None:
+        from tui.headless import run as run_headless
+
+        return run_headless(
             backend,
             options,
             request.start.values,
@@ -113,60 +104,56 @@ def _mode(backend: Backend, options: LoadOptions, request: Request) -> int:
             as_json=request.json,
             chat=request.chat,
         )
-    return _chat(backend, options, request)
+    from tui.app import show
+
+    talk = talk_of(request, options, backend)
+    return _end(show(talk, config=request.config, ascii=request.ascii, mouse=request.mouse), request)
 
 
-def _chat(backend: Backend, options: LoadOptions, request: Request) -> int:
-    from tui.app import run
+def _choose(argv: Sequence[str], request: Request) -> int:
+    """The start screen, and the chat with what is chosen there."""
+    from tui.app import choose
 
-    name = "SmolLM2-135M-Instruct" if request.options is None else _name(options)
-    start, config = request.start, request.config
-    settings = Settings(start.values, start.presets, start.preset, start.replaced)
-    outcome = run(
-        backend,
-        options,
-        settings,
-        model_name=name,
-        notes=start.notes,
-        config=config,
-        history=_history() if request.history else None,
-        chat=request.chat,
+    made: list[tuple[Request, Opened]] = []
+
+    def open_chosen(given: Mapping[str, Any], progress: Progress) -> Talk:
+        chosen = parse(argv, given)
+        with chosen.start.explained():
+            options = options_of(chosen, progress)
+        opened = open_engine(chosen, meters=True)
+        made.append((chosen, opened))
+        return talk_of(chosen, options, opened.backend)
+
+    outcome = choose(
+        open_chosen,
+        history=open_history() if request.history else None,
+        typed=argv,
+        config=request.config,
+        ascii=request.ascii,
+        mouse=request.mouse,
     )
+    code = _end(outcome, made[-1][0] if made else request)
+    for _, opened in made:
+        _closed(opened, code)
+    return code
+
+
+def _end(outcome: Outcome, request: Request) -> int:
     if outcome.line:
-        print(f"llama-tui: {start.explain(outcome.line)}", file=sys.stderr)
+        print(f"llama-tui: {request.start.explain(outcome.line)}", file=sys.stderr)
     if outcome.command:
         print(outcome.command, file=sys.stderr)
     return outcome.exit_code
 
 
-def _history() -> History:
-    from core.history.store import History  # sqlite, which other modes do without
-
-    return History(history_file())
-
-
-def _name(options: LoadOptions) -> str:
-    return f"synthetic-{options.synthetic}" if options.synthetic else model_name(Path(options.checkpoint))
-
-
-def _demo(request: Request) -> LoadOptions:
-    """The demo model's options; fetches it on first use, with progress on stderr."""
-    from core import demo
-
-    if request.demo_file is not None:
-        path = demo.check_file(Path(request.demo_file))
-    else:
-        found = demo.locate()
-        if found is None and request.plan:
-            raise UserError("--plan reads no weights, and the demo model is not here yet; run --demo once")
-        path = found or _fetch()
-    return load_options(str(path), None, request.start.values, request.extra)
-
-
-def _fetch() -> Path:
-    from core import demo
+@contextmanager
+def _fetching_on_stderr() -> Iterator[Progress]:
+    """Shows how far the demo model is, on a line of its own."""
+    begun = False
 
     def progress(done: int, total: int | None) -> None:
+        nonlocal begun
+        begun = True
         share = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
         print(
             f"\rfetching the demo model SmolLM2-135M-Instruct, once: {share} ",
@@ -176,6 +163,7 @@ def _fetch() -> Path:
         )
 
     try:
-        return demo.fetch(progress)
+        yield progress
     finally:
-        print(file=sys.stderr)
+        if begun:
+            print(file=sys.stderr)

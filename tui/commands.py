@@ -5,7 +5,6 @@ commands, the help page and the README's table.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -16,7 +15,7 @@ from core.errors import UserError
 from core.options import Param
 from tui.settings import LIVE, PLACEMENT, find_param
 
-Scope = Literal["app", "chat", "prompt", "settings", "chats"]
+Scope = Literal["app", "chat", "prompt", "settings", "chats", "start", "transcript", "find", "map"]
 
 
 class Need(StrEnum):
@@ -67,6 +66,7 @@ ACTIONS: tuple[Action, ...] = (
            "enter", scope="prompt"),
     Action("newline", "New line", "Starts a new line. Pasted line ends do the same.",
            "ctrl+j,shift+enter,alt+enter", scope="prompt"),
+    Action("complete", "Complete", "Completes the command that is being typed.", "tab", scope="prompt"),
     Action("history_back", "Earlier message", "At the first line of the prompt: the message sent before.",
            "up", scope="prompt"),
     Action("history_on", "Later message", "At the last line of the prompt: the message sent after.",
@@ -103,6 +103,11 @@ ACTIONS: tuple[Action, ...] = (
     Action("editor", "External editor", "Opens the prompt in $VISUAL or $EDITOR.", "ctrl+g", "/editor"),
     Action("pager", "Transcript in the pager", "Shows the conversation in $PAGER.",
            "f2", "/transcript", enabled=Need.EXCHANGE),
+    Action("messages", "Walk over the messages", "Goes to the messages, from the last in view on; Esc goes "
+           "back to the prompt.", "shift+tab,alt+up", "/messages", bar="messages"),
+    Action("find", "Find in the chat", "Finds words in this chat, of either case unless there is a capital "
+           "among them; Esc goes back to where you were.", "ctrl+f", "/find WORDS", enabled=Need.EXCHANGE,
+           bar="find"),
     Action("page_up", "Scroll up", "Scrolls the conversation up by a page.", "pageup"),
     Action("page_down", "Scroll down", "Scrolls the conversation down by a page.", "pagedown"),
     Action("follow", "Go to the end", "Shows the newest text and follows it. From the end of the prompt, End "
@@ -118,15 +123,31 @@ ACTIONS: tuple[Action, ...] = (
            slash="/keep NAMES"),
     Action("preset", "Preset", "Takes the next preset of sampling settings, or the one that is named.",
            "f9", "/preset NAME"),
+    Action("mirostat", "Mirostat", "Chooses the version, 0 for off, and where they are given the surprise it "
+           "aims at in bits and its learning rate.", slash="/mirostat VERSION TAU ETA"),
     Action("save_preset", "Save as a preset", "Keeps the present sampling settings as a preset of that name, "
            "in config.toml.", slash="/save_preset NAME"),
+    Action("cache", "KV cache", "Says what the KV cache holds, and what the next message would run anew.",
+           slash="/cache"),
+    Action("progress", "Progress", "Says how far the load or the reply is.", slash="/progress"),
+    Action("unload", "Unload the model", "Gives the model's memory back. The conversation stays, and the "
+           "next message loads the model again.", slash="/unload"),
     Action("reset", "Reset", "Sets every parameter to its default and starts a new chat.", slash="/reset"),
     Action("debug", "Figures under replies", "Adds time, mean surprise and perplexity to the line under "
            "replies from now on, or leaves them out again.", slash="/debug"),
+    Action("gauges", "Gauges", "Shows the gauges on a full page: minutes of history, the figures of the last "
+           "replies, the plan and the rates it rests on; again, and it is gone.",
+           "f3", "/gauges", scope="app"),
+    Action("map", "Memory map", "Shows where every weight lies, what is copied and computed at this moment, "
+           "and what moving weights would give; again, and it is gone.",
+           "f4", "/map", scope="app", bar="map"),
+    Action("log", "Log", "Shows the end of the log: what went wrong, and what libraries have printed; again, "
+           "and it is gone.", "f12", "/log", scope="app"),
     Action("command_palette", "Commands", "Finds a command by typing some of it.",
            "ctrl+p", scope="app", bar="commands"),
     Action("help", "Help", "Shows keys, commands and settings.", "f1", "/help", scope="app", bar="help"),
-    Action("change_theme", "Theme", "Chooses the colours.", slash="/theme", scope="app"),
+    Action("change_theme", "Theme", "Chooses the colours: those of that name, else by a list.",
+           slash="/theme NAME", scope="app"),
     Action("quit", "Quit", "Leaves; a running reply is stopped.", "ctrl+q", "/quit", scope="app", bar="quit"),
     Action("field_up", "Setting above", "Moves to the setting above.", "up", scope="settings", bar="field"),
     Action("field_down", "Setting below", "Moves to the setting below.", "down", scope="settings"),
@@ -140,6 +161,27 @@ ACTIONS: tuple[Action, ...] = (
            "enter", scope="settings", bar="type"),
     Action("default", "Default", "Sets the default. At the placement: forgets what is pending.",
            "backspace,delete", scope="settings", bar="default"),
+    Action("message_up", "Message above", "Goes to the message above.", "up", scope="transcript",
+           bar="message"),
+    Action("message_down", "Message below", "Goes to the message below; from the last one to the end, which "
+           "is followed.", "down", scope="transcript"),
+    Action("copy_message", "Copy", "Copies the message, or the block of code that is marked.",
+           "c", scope="transcript", bar="copy"),
+    Action("code_block", "Block of code", "Goes to the next block of code in the message, to copy it alone.",
+           "f", scope="transcript", bar="code"),
+    Action("edit_message", "Edit", "Puts the message into the prompt, or the one that was replied to; once "
+           "sent it stands beside the old one, and what followed that leaves the screen.",
+           "e", scope="transcript", bar="edit"),
+    Action("regenerate_message", "Regenerate", "Answers the message again, beside the reply that is there.",
+           "r", scope="transcript", bar="answer again"),
+    Action("sibling_before", "Earlier version", "The version of this message before.",
+           "left_square_bracket", scope="transcript", bar="version"),
+    Action("sibling_after", "Later version", "The version of this message after.",
+           "right_square_bracket", scope="transcript"),
+    Action("fold", "Fold", "Folds the message to one line and shows it again, with its reasoning if it has "
+           "any.", "space", scope="transcript", bar="fold"),
+    Action("find_next", "Next", "Goes to the next place.", "enter,down", scope="find", bar="next"),
+    Action("find_previous", "Previous", "Goes to the place before.", "up", scope="find", bar="previous"),
     Action("chat_up", "Chat above", "Moves to the chat above.", "up", scope="chats"),
     Action("chat_down", "Chat below", "Moves to the chat below.", "down", scope="chats"),
     Action("chats_page_up", "Page up", "Moves up by a page.", "pageup", scope="chats"),
@@ -158,6 +200,40 @@ ACTIONS: tuple[Action, ...] = (
            "ctrl+z", scope="chats", bar="undo"),
     Action("export_chat", "Export", "Writes the chat under the cursor to a Markdown file in the working "
            "folder.", "ctrl+s", scope="chats", bar="export"),
+    Action("open_model", "Open", "Opens the model under the cursor, or the path that is typed; goes into a "
+           "folder that is none.", "enter", scope="start", bar="open"),
+    Action("complete_path", "Complete", "Completes the path as far as there is no choice, then with what is "
+           "under the cursor.", "tab", scope="start", bar="complete"),
+    Action("start_up", "Above", "Moves to the line above.", "up", scope="start"),
+    Action("start_down", "Below", "Moves to the line below.", "down", scope="start"),
+    Action("start_page_up", "Page up", "Moves up by a page.", "pageup", scope="start"),
+    Action("start_page_down", "Page down", "Moves down by a page.", "pagedown", scope="start"),
+    Action("leave_start", "Back, or leave", "Stops what is being fetched; clears the path; else leaves.",
+           "escape", scope="start", bar="back"),
+    Action("map_left", "Layer before", "Moves to the layer before.", "left", scope="map"),
+    Action("map_right", "Layer after", "Moves to the layer after.", "right", scope="map"),
+    Action("map_up", "Row above", "Moves to the kind of matrix above.", "up", scope="map"),
+    Action("map_down", "Row below", "Moves to the kind of matrix below.", "down", scope="map"),
+    Action("map_first", "First layer", "Moves to the first layer.", "home", scope="map"),
+    Action("map_last", "Last layer", "Moves to the last layer.", "end", scope="map"),
+    Action("range_left", "Range to the left", "Names a range: as far as the layer before.",
+           "shift+left", scope="map"),
+    Action("range_right", "Range to the right", "Names a range: as far as the layer after.",
+           "shift+right", scope="map", bar="range"),
+    Action("range_up", "Range upwards", "Names a range: the row above too.", "shift+up", scope="map"),
+    Action("range_down", "Range downwards", "Names a range: the row below too.", "shift+down", scope="map"),
+    Action("map_row", "Row", "Names all layers of the row.", "r", scope="map", bar="row"),
+    Action("map_keep", "Keep on the GPU", "Wants what the cursor names on the GPU.",
+           "g", scope="map", bar="keep"),
+    Action("map_stream", "Stream", "Wants it streamed.", "s", scope="map", bar="stream"),
+    Action("map_cpu", "On the CPU", "Wants it computed on the CPU where it lies.",
+           "c", scope="map", bar="CPU"),
+    Action("map_undo", "Undo", "Takes back the last change that is not applied yet, then the one before.",
+           "u", scope="map", bar="undo"),
+    Action("map_apply", "Apply", "Moves the weights to where they are wanted, also in the middle of a reply.",
+           "f8", scope="map", bar="apply"),
+    Action("close_map", "Back", "Back to the chat; what is pending stays so.",
+           "escape", scope="map", bar="back"),
 )  # fmt: skip
 
 BY_ID: dict[str, Action] = {action.id: action for action in ACTIONS}
@@ -176,6 +252,8 @@ KEY_NAMES = {
     "backspace": "Backspace",
     "space": "Space",
     "delete": "Del",
+    "left_square_bracket": "[",
+    "right_square_bracket": "]",
 }
 
 
@@ -263,23 +341,3 @@ def _unknown(name: str) -> str:
 
 def _advice(close: list[str], listing: str) -> str:
     return f"did you mean {close[0]}?" if close else f"{listing} lists them"
-
-
-_PLACES = {"settings": "In the settings: ", "chats": "In the list of chats: "}
-
-
-def rows(keys_of: Callable[[Action], tuple[str, ...]]) -> Iterator[tuple[str, str, str]]:
-    """Keys, slash command and explanation of every action, for help page and README."""
-    for action in ACTIONS:
-        keys = ", ".join(key_name(key) for key in keys_of(action))
-        place = _PLACES.get(action.scope, "")
-        yield keys, action.slash, f"{place}{action.help}"
-
-
-def markdown_table() -> str:
-    """The README's table of keys and commands; with the ids, by which the configuration gives other keys."""
-    lines = ["| key | command | what it does | id |", "|---|---|---|---|"]
-    listed = rows(lambda action: action.keys)
-    for action, (keys, slash, text) in zip(ACTIONS, listed, strict=True):
-        lines.append(f"| {keys} | {f'`{slash}`' if slash else ''} | {text} | `{action.id}` |")
-    return "\n".join(lines) + "\n"

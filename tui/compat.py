@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import os
+from collections.abc import Callable
 from typing import Any
 
 # Repaints compete with decoding for the interpreter and, without a GPU, for the cores: 60 frames a
@@ -20,8 +21,11 @@ os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
 if "NO_COLOR" in os.environ or os.environ.get("TERM") in ("linux", "vt100", "vt220", "ansi"):
     os.environ.setdefault("TEXTUAL_THEME", "ansi-dark")
 
+from textual.app import App
 from textual.geometry import Offset
+from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.timer import Timer
 from textual.widget import Widget
 
 
@@ -31,7 +35,19 @@ class SafeClicks(Screen[None]):
     Textual takes the parent of the widget under the mouse as the container of a text selection; one
     that was removed since the last layout has none, and the app ends in an AttributeError
     (Textual #6643). Can go when a click into a widget removed in the same frame is harmless.
+
+    And one that is not painted while another covers it. Textual takes the screen right below the top as seen
+    in any case, lays it out, and repaints on the top what has changed below: a reply that grows behind a page
+    cost a fifth of the speed. Can go when `App._background_screens` ends with the first opaque screen.
     """
+
+    @property
+    def is_current(self) -> bool:
+        """Whether anybody sees it: pages have the whole terminal, dialogs show what is below them."""
+        stack = self.app.screen_stack
+        if self not in stack:
+            return False
+        return all(screen.is_modal for screen in stack[stack.index(self) + 1 :])
 
     def get_widget_and_offset_at(self, x: int, y: int) -> tuple[Widget | None, Offset | None]:
         """As Textual's, but nothing where the widget has left the tree."""
@@ -48,6 +64,27 @@ def freeze_garbage() -> None:
     interpreter locked, which the reader sees as a stutter and the engine as lost tokens.
     """
     gc.freeze()
+
+
+def write_sequence(app: App[Any], sequence: str) -> None:
+    """Send an escape sequence to the terminal, between two frames; nothing without a terminal.
+
+    As Textual's own bell and clipboard do it. Can go when there is a way to set the terminal's title.
+    """
+    if not app.is_headless and app._driver is not None:
+        app._driver.write(sequence)
+
+
+def later(owner: MessagePump, seconds: float, action: Callable[[], None]) -> Timer:
+    """A timer that goes off once, for certain.
+
+    Textual's leaves out every tick that it finds too late when it begins to wait for it, the only one too:
+    what waits for a timer of a few milliseconds on a busy machine may wait for ever. Can go when a timer
+    without repetition is never left out.
+    """
+    timer = owner.set_timer(seconds, action)
+    timer._skip = False
+    return timer
 
 
 def paint_now(screen: Screen[Any], *widgets: Widget) -> None:

@@ -166,9 +166,13 @@ class Conversation:
 
     # --- the tree -------------------------------------------------------------------------------
 
-    def fork(self) -> tuple[int, list[int]] | None:
-        """The message nearest the head that has siblings: its place among them, and their ids."""
-        for message in reversed(self.tree.path()):
+    def fork(self, message_id: int | None = None) -> tuple[int, list[int]] | None:
+        """The place of a message among its siblings, and their ids; None where it has none.
+
+        Without a message it is the one nearest the head that has any.
+        """
+        path = self.tree.path() if message_id is None else [self.tree.messages[message_id]]
+        for message in reversed(path):
             ids = [sibling.id for sibling in self.tree.siblings(message.id)]
             if len(ids) > 1:
                 return ids.index(message.id), ids
@@ -209,6 +213,10 @@ class Conversation:
         """Take this exchange and all after it off the screen."""
         del self.exchanges[self.exchanges.index(exchange) :]
 
+    def drop_after(self, exchange: Exchange) -> None:
+        """Take all after this exchange off the screen."""
+        del self.exchanges[self.exchanges.index(exchange) + 1 :]
+
     @property
     def running(self) -> Exchange | None:
         """The exchange that the engine works on, if it is still on screen."""
@@ -218,6 +226,12 @@ class Conversation:
     def queued(self) -> int:
         """Messages that wait behind the running one."""
         return max(0, len(self.unfinished) - 1)
+
+    def waiting(self, *, all: bool) -> list[Exchange]:
+        """Messages that have not begun: those behind the running one, or with it where `all` wait."""
+        runs = self.unfinished if all else self.unfinished[1:]
+        found = (self.find(run) for run in runs)
+        return [exchange for exchange in found if exchange is not None and exchange.user_id is None]
 
     @property
     def last(self) -> Exchange | None:

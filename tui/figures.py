@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from core.engine.events import Cut, Done, Loading
+from core.engine.events import CacheRead, Cut, Done, Loading, Prefill
+from core.sizes import format_size
 from tui.conversation import Exchange
 
 
@@ -49,6 +50,20 @@ def load_progress(loading: Loading) -> str:
     return " · ".join(parts)
 
 
+def prefill_progress(prefill: Prefill, tok_s: float | None, left: float | None) -> str:
+    """A prompt on its way through the model: the share of what is not in the cache, speed, time left."""
+    done, total = prefill.done - prefill.cached, prefill.total - prefill.cached
+    parts = [f"prefill {100 * done // total if total else 100} %"]
+    if tok_s is not None:
+        parts.append(f"{rate(tok_s)} tok/s")
+    if left is not None:
+        parts.append(f"{seconds(left)} left")
+    parts.append(f"{done}/{total} tok")
+    if prefill.cached:
+        parts.append(f"cached {prefill.cached}")
+    return " · ".join(parts)
+
+
 def summary(exchange: Exchange) -> list[str]:
     """What is worth knowing of a reply at a glance: tokens, speed, time to the first token, what of its
     prompt was in the cache.
@@ -69,6 +84,16 @@ def cut_words(cut: Cut) -> str:
     who = "oldest exchange leaves" if cut.exchanges == 1 else f"{cut.exchanges} oldest exchanges leave"
     time = "" if cut.seconds is None else f", about {seconds(cut.seconds)}"
     return f"{who} the context, {cut.tokens} tokens run anew{time}"
+
+
+def cache_words(read: CacheRead) -> str:
+    """What the KV cache holds, and what of it the next message runs anew."""
+    share = 100 * read.tokens / read.capacity
+    used, whole = (format_size(count * read.token_bytes) for count in (read.tokens, read.capacity))
+    said = f"KV cache: {read.tokens} of {read.capacity} tokens ({share:.0f} %), {used} of {whole}"
+    if read.anew is None:
+        return said
+    return f"{said}; the next message runs {read.anew} tokens anew beside its own"
 
 
 def footer(exchange: Exchange, done: Done, *, debug: bool, place: str = "") -> str:

@@ -81,8 +81,13 @@ def mark_among(group: Group, kept: Collection[str]) -> Mark:
 
 def kept_by(plan: Plan) -> frozenset[str]:
     """Short names of what `plan` keeps on the device."""
+    return weights_at(plan, Place.GPU)
+
+
+def weights_at(plan: Plan, place: Place) -> frozenset[str]:
+    """Short names of what `plan` has at a place."""
     names = (name for group in groups_of(plan.needs) for name in group.weights)
-    return frozenset(name for name in names if plan.places[name] is Place.GPU)
+    return frozenset(name for name in names if plan.places[name] is place)
 
 
 def exclusions(kept: Collection[str], needs: Needs) -> tuple[str, ...]:

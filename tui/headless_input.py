@@ -21,13 +21,28 @@ def read_messages(typed: dict[str, Any]) -> Iterator[str] | None:
         return _lines(script)
     if not sys.stdin.isatty():
         return iter([_checked(_stdin().read(), "stdin", typed)])
-    if not (sys.stdout.isatty() and sys.stderr.isatty()):
-        raise UserError("no terminal to draw on; give --prompt TEXT, --script FILE, or text on stdin")
+    reason = undrawable()
+    if reason is not None:
+        raise UserError(reason)
+    return None
+
+
+def undrawable() -> str | None:
+    """Why no full screen can be shown here, and the way out; None where it can."""
+    if not (sys.stdin.isatty() and sys.stdout.isatty() and sys.stderr.isatty()):
+        return "no terminal to draw on; give --prompt TEXT, --script FILE, or text on stdin"
     if os.environ.get("TERM", "dumb") == "dumb":
-        raise UserError(
-            "TERM=dumb: this terminal cannot show a full screen; give --prompt TEXT or --script FILE"
+        return (
+            "TERM=dumb: this terminal cannot show a full screen; give --prompt TEXT or --script FILE, "
+            "or --script - to talk line by line"
         )
     return None
+
+
+def asks_for_lines(typed: dict[str, Any]) -> bool:
+    """Whether somebody at a terminal talks with the model line by line, with nothing drawn."""
+    script = "prompt" not in typed and typed.get("script") == "-"
+    return script and not typed.get("json") and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _checked(text: str, source: str, typed: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -76,7 +76,8 @@ def open_history() -> History:
 
 
 def _flag(key: str) -> str:
-    return "--no-history" if key == "history" else f"--{key.replace('_', '-')}"
+    no = "no-" if key in ("history", "mouse") else ""
+    return f"--{no}{key.replace('_', '-')}"
 
 
 # --- the list -----------------------------------------------------------------------------------
@@ -231,9 +232,12 @@ def with_chat(typed: dict[str, Any], chat: Chat) -> dict[str, Any]:
     """
     if any(saved.settings for saved in chat.messages):
         typed = {"system": chat.system, **typed}
-    if not typed.keys().isdisjoint(MODEL):
-        return typed
-    stored = {key: tuple(value) if isinstance(value, list) else value for key, value in _launch(chat).items()}
+    return typed if not typed.keys().isdisjoint(MODEL) else with_launch(typed, _launch(chat))
+
+
+def with_launch(typed: dict[str, Any], launch: Mapping[str, Any]) -> dict[str, Any]:
+    """`typed` with how a model was started; where it is for another device, without the placement on that."""
+    stored = {key: tuple(value) if isinstance(value, list) else value for key, value in launch.items()}
     if typed.get("device", stored.get("device")) != stored.get("device"):
         stored = {key: value for key, value in stored.items() if key not in PLACEMENT}
     return stored | typed

@@ -8,7 +8,7 @@ the answer is the process's.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from textual.binding import Binding
 from textual.keys import Keys, key_to_character
@@ -27,6 +27,8 @@ _SENT_AS = {
 """What a terminal sends instead, so that nobody can tell them apart."""
 
 _MODIFIERS = ("alt", "ctrl", "hyper", "meta", "shift", "super")  # in the order in which Textual names them
+_SCREENS: tuple[Scope, ...] = ("chats", "start", "map")  # scopes that have the screen to themselves
+_WITHOUT_TEXT = ("settings", "transcript", "map")  # letters are keys there; digits begin a setting's value
 _EDITING = ("left", "right", "home", "end", "backspace", "delete")
 _NAMES = {str(key.value).split("+")[-1] for key in Keys} | {"delete", "space"}
 _ALIASES = {name.lower(): key for key, name in KEY_NAMES.items()} | {"return": "enter"}
@@ -43,6 +45,11 @@ def use(keys: Mapping[str, tuple[str, ...]]) -> None:
 def keys_of(action: Action) -> tuple[str, ...]:
     """The keys of an action, each by itself."""
     return _mine.get(action.id, action.keys)
+
+
+def action_of(scope: Scope, key: str) -> Action | None:
+    """The action of a scope that has this key; None where none has."""
+    return next((one for one in ACTIONS if one.scope == scope and key in keys_of(one)), None)
 
 
 def key_word(id: str) -> str:
@@ -95,7 +102,7 @@ def _key(word: str, action: Action) -> str:
         raise UserError(f"{said}: terminals send that as {_SENT_AS[key]}; give another")
     character = key_to_character(last) or ""
     typed = bool(character) and character.isprintable() and set(modifiers) <= {"shift"}
-    if typed and (action.scope != "settings" or last.isdigit()):
+    if typed and (action.scope not in _WITHOUT_TEXT or (action.scope == "settings" and last.isdigit())):
         raise UserError(f"{said}: that is needed for typing; give it with ctrl or alt, or another")
     if key in _EDITING and action.scope in ("app", "chat"):
         raise UserError(f"{said}: that is needed for editing; give it with ctrl or alt, or another")
@@ -116,6 +123,6 @@ def _clash(wanted: Mapping[str, tuple[str, ...]]) -> tuple[str, list[str]] | Non
 
 
 def _together(one: Scope, other: Scope) -> bool:
-    """Whether keys of both scopes act at the same time. The list of chats covers the chat."""
-    scopes: Iterable[Scope] = (one, other)
-    return one == other or "app" in scopes or ("chat" in scopes and "chats" not in scopes)
+    """Whether keys of both scopes act at the same time. Other screens cover the chat, or come before it."""
+    scopes: set[Scope] = {one, other}
+    return len(scopes) == 1 or "app" in scopes or ("chat" in scopes and scopes.isdisjoint(_SCREENS))

@@ -7,7 +7,9 @@ from typing import Any, Generic, TypeVar
 from textual.message import Message
 
 from core.engine.events import (
+    Activity,
     Begun,
+    CacheRead,
     Cut,
     Delta,
     Done,
@@ -21,6 +23,7 @@ from core.engine.events import (
     Ready,
     Saved,
     Snapshot,
+    Unloaded,
 )
 
 E = TypeVar("E", bound=Event)
@@ -44,6 +47,14 @@ class LoadProgressed(EngineMessage[Loading]):
 
 class ModelReady(EngineMessage[Ready]):
     """The model answers from now on."""
+
+
+class ModelUnloaded(EngineMessage[Unloaded]):
+    """The model is out of memory."""
+
+
+class CacheTold(EngineMessage[CacheRead]):
+    """What the KV cache holds."""
 
 
 class WeightsMoving(EngineMessage[Placing]):
@@ -86,6 +97,14 @@ class MetersRead(EngineMessage[Snapshot]):
         return isinstance(message, MetersRead)
 
 
+class ActivityRead(EngineMessage[Activity]):
+    """What the engine does at this moment. The latest wins."""
+
+    def can_replace(self, message: Message) -> bool:
+        """True for another reading of the same thing: only the newest is worth handling."""
+        return isinstance(message, ActivityRead)
+
+
 class Noticed(EngineMessage[Notice]):
     """The engine has something to say that is no error."""
 
@@ -101,6 +120,8 @@ class EngineFailed(EngineMessage[Failed]):
 MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
     Loading: LoadProgressed,
     Ready: ModelReady,
+    Unloaded: ModelUnloaded,
+    CacheRead: CacheTold,
     Placing: WeightsMoving,
     Placed: WeightsPlaced,
     Begun: RunBegun,
@@ -109,6 +130,7 @@ MESSAGE_OF: dict[type, type[EngineMessage[Any]]] = {
     Delta: TextArrived,
     Done: RunFinished,
     Snapshot: MetersRead,
+    Activity: ActivityRead,
     Notice: Noticed,
     Saved: ChatSaved,
     Failed: EngineFailed,

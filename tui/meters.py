@@ -154,7 +154,12 @@ class Bus:
     @property
     def share(self) -> str:
         """How much of the link goes to the card: "85 %", or nothing where either is unknown."""
-        return "" if self.to_gpu is None or not self.link else f"{100 * self.to_gpu / self.link:.0f} %"
+        return share(self.to_gpu, self.link)
+
+
+def share(rate: float | None, link: float | None) -> str:
+    """How much of the link a rate is: "85 %", or nothing where either is unknown."""
+    return "" if rate is None or not link else f"{100 * rate / link:.0f} %"
 
 
 def bus(snapshot: Snapshot) -> Bus:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from core.engine.events import Apply, Placed, Placing
 from core.errors import UserError
 from core.sizes import parse_size
 from core.weights.names import select, split_names
-from core.weights.plan import Plan
+from core.weights.plan import Place, Plan
 from tui.figures import gigabytes
-from tui.groups import Group, Mark, groups_of, kept_by, mark_among, mark_of
+from tui.groups import Group, Mark, exclusions, groups_of, kept_by, mark_among, mark_of, weights_at
 from tui.placement_words import figures, limit_word
 from tui.wish import Mode, Wish, predict, rebased, wish_of
 
 BUDGET_STEP = 250_000_000  # bytes
+_ON_CPU = "--cpu-layers"
 
 
 class Placement:
@@ -27,6 +29,7 @@ class Placement:
         self.in_force: Placed | None = None
         self.placing: Placing | None = None
         self._wanted: Wish | None = None  # None: what is in force
+        self._before: list[Wish | None] = []  # what was wanted before each change
         self._fulfilled: Wish | None = None  # by what is in force; None where nothing can be placed
         self._sent: tuple[Wish, Plan] | None = None  # what the engine has not answered yet
         self._last_choice = frozenset[str]()  # what was kept before the user went to another mode
@@ -35,12 +38,19 @@ class Placement:
 
     # --- what the engine says -------------------------------------------------------------------
 
+    def gone(self) -> None:
+        """The model is not loaded any more, and nothing is in force."""
+        self.in_force = self.placing = None
+        self._wanted = self._fulfilled = self._sent = self._forecast = None
+        self._groups = ()
+
     def moved(self, placing: Placing) -> None:
         """Weights are on their way."""
         self.placing = placing
 
     def placed(self, placed: Placed) -> None:
         """A plan is in force. What it does not fulfil of a wish stays pending."""
+        self._before.clear()
         sent, self._sent = self._sent, None
         before, wanted, self._wanted = self._fulfilled, self._wanted, None
         self.in_force, self.placing = placed, None
@@ -154,8 +164,16 @@ class Placement:
 
     def undo(self) -> bool:
         """Forget the wish; False where there was none."""
+        self._before.clear()
         pending, self._wanted = self.pending, None
         return pending
+
+    def step_back(self) -> bool:
+        """Take back the last change of the wish; False where there was none."""
+        if not self._before:
+            return False
+        self._wanted = self._before.pop()
+        return True
 
     def toggle(self, group: Group) -> None:
         """Keep a group on the device, or stream it if it is kept there whole.
@@ -171,6 +189,28 @@ class Placement:
         else:
             kept |= set(group.weights)
         self._want(replace(wanted, auto=False, kept=kept))
+
+    def put(self, names: Collection[str], place: Place) -> None:
+        """Have these weights on the device, streamed (RAM), or computed on the CPU; the others stay.
+
+        What the planner chose is the user's choice from then on.
+        """
+        kept, on_cpu = named = self.named()
+        kept = kept.union(names) if place is Place.GPU else kept.difference(names)
+        on_cpu = on_cpu.union(names) if place is Place.CPU else on_cpu.difference(names)
+        plan, wanted = self._plan(), self.wanted
+        if (kept, on_cpu) == (weights_at(plan, Place.GPU), weights_at(plan, Place.CPU)):
+            self._want(replace(self._now(), vram=wanted.vram))  # as it is, whoever chose it
+        elif (kept, on_cpu) != named:
+            cpu = exclusions(on_cpu, plan.needs) if on_cpu != named[1] or wanted.auto else wanted.cpu
+            self._want(replace(wanted, auto=False, kept=kept, cpu=cpu))
+
+    def named(self) -> tuple[frozenset[str], frozenset[str]]:
+        """What the wish keeps on the device and has computed on the CPU, weight by weight."""
+        wanted, shown = self.wanted, self.shown
+        if wanted.auto:
+            return weights_at(shown, Place.GPU), weights_at(shown, Place.CPU)
+        return wanted.kept, select(wanted.cpu, shown.needs, _ON_CPU)
 
     def set_mode(self, mode: Mode) -> None:
         """Leave the choice to the planner, stream everything, or keep what is (or was) kept.
@@ -201,9 +241,8 @@ class Placement:
 
     def enter_cpu(self, text: str) -> None:
         """Compute on the CPU what `text` names. Raises UserError for an unknown name."""
-        flag = "--cpu-layers"
-        names = _split(text, flag)
-        select(names, self._plan().needs, flag)
+        names = _split(text, _ON_CPU)
+        select(names, self._plan().needs, _ON_CPU)
         self._want(replace(self.wanted, cpu=names))
 
     def enter_vram(self, text: str) -> None:
@@ -234,7 +273,10 @@ class Placement:
         return Apply(forecast)
 
     def _want(self, wanted: Wish) -> None:
-        self._wanted = None if wanted == self._now() else wanted
+        after = None if wanted == self._now() else wanted
+        if after != self._wanted:
+            self._before.append(self._wanted)
+            self._wanted = after
 
     # --- in words -------------------------------------------------------------------------------
 

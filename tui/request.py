@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +14,15 @@ from core.checkpoint import find
 from core.config.read import Config, read_config
 from core.errors import UserError
 from core.folders import config_file
+from core.history.launch import MODEL
 from core.model.shapes import SHAPES
 from core.options import BY_KEY, LoadOptions, Value
 from core.weights.name_grammar import split_names
 from core.weights.survey import device_of, refuse_without_device
 from tui import history_commands, perplexity
 from tui.arguments import build, read_parameters
-from tui.headless_input import read_messages
+from tui.charset import only_ascii
+from tui.headless_input import asks_for_lines, read_messages, undrawable
 from tui.start_values import Start, resolve, without_device
 
 if TYPE_CHECKING:
@@ -34,15 +36,19 @@ _NO_MESSAGES = ("perplexity", "plan", "bench")
 class Request:
     """What the command line asked for."""
 
-    options: LoadOptions | None  # None: the demo model, wherever it lies or comes from
+    named: bool  # whether it says which model; else that is chosen on the start screen
+    options: LoadOptions | None  # None: the demo model, wherever it lies or comes from, or none yet
     extra: dict[str, Any]  # of LoadOptions, for the demo too: what is no parameter of the table
     start: Start  # the settings, and where they come from
     config: Config
     history: bool  # whether the conversation is saved
+    mouse: bool  # whether the chat is told of the mouse
+    ascii: bool  # whether the chat is drawn in ASCII
     launch: dict[str, Any]  # what the model is started with, to be kept beside the conversation
     chat: Chat | None  # a saved conversation to go on with
     messages: Iterator[str] | None  # what to answer without a screen
-    sample: perplexity.Sample | None  # what to measure on; neither: the full-screen chat
+    lines: bool  # whether the user talks line by line, on a terminal that is not drawn on
+    sample: perplexity.Sample | None  # what to measure on; none of these: the full-screen chat
     demo_file: str | None
     json: bool
     stats: Path | None
@@ -50,10 +56,17 @@ class Request:
     bench: str | None  # the command line, where the table of all modes is asked for
 
 
-def parse(argv: Sequence[str]) -> Request:
-    """The request behind an argument list. Raises UserError for anything that is not understood."""
+def parse(argv: Sequence[str], chosen: Mapping[str, Any] | None = None) -> Request:
+    """The request behind an argument list. Raises UserError for anything that is not understood.
+
+    `chosen` is what stands beside it as if it had been typed, by the names of the command line; what was
+    typed wins.
+    """
     typed = vars(build().parse_args(argv))
     typed |= read_parameters(typed)
+    if chosen is not None:
+        typed = history_commands.with_launch(typed, chosen)
+    named = chosen is not None or not _may_choose(typed)
     chat = history_commands.resumed(typed)
     if chat is not None:
         typed = history_commands.with_chat(typed, chat)
@@ -67,20 +80,26 @@ def parse(argv: Sequence[str]) -> Request:
     demo = bool(typed.get("demo")) or "demo_file" in typed
     with start.explained():
         extra = _extra(typed, values)
-        options = _options(typed, values, extra, demo)
+        options = _options(typed, values, extra, demo) if named else None
         _check_placement(options or load_options("", None, values, extra))
-    messages = None if not typed.keys().isdisjoint(_NO_MESSAGES) else read_messages(typed)
+    lines = asks_for_lines(typed)
+    silent = lines or not typed.keys().isdisjoint(_NO_MESSAGES)
+    messages = None if silent else read_messages(typed)
     if chat is not None and messages is not None:
         history_commands.check_headless(chat, raw=bool(raw))
     return Request(
+        named=named,
         options=options,
         extra=extra,
         start=start,
         config=config,
         history=bool(typed.get("history", config.history)),
+        mouse=bool(typed.get("mouse", config.mouse)),
+        ascii="ascii" in typed or (only_ascii(os.environ) if config.ascii is None else config.ascii),
         launch=history_commands.launch_of(typed),
         chat=chat,
         messages=messages,
+        lines=lines,
         sample=_sample(typed),
         demo_file=typed.get("demo_file"),
         json=_json(typed),
@@ -88,6 +107,12 @@ def parse(argv: Sequence[str]) -> Request:
         plan=_plan(typed),
         bench=shlex.join(["llama-tui", *argv]) if _bench(typed) else None,
     )
+
+
+def _may_choose(typed: dict[str, Any]) -> bool:
+    """Whether the model can be chosen on a screen, because nothing says which it is."""
+    says = (*MODEL, "continue", "resume", "prompt", "script", *_NO_MESSAGES)
+    return typed.keys().isdisjoint(says) and undrawable() is None
 
 
 def _extra(typed: dict[str, Any], values: dict[str, Value]) -> dict[str, Any]:

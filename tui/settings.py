@@ -51,6 +51,12 @@ class Settings:
         """A read-only view of all values."""
         return MappingProxyType(self._values)
 
+    @property
+    def tau(self) -> float | None:
+        """The surprise in bits that Mirostat aims at; None where it is off."""
+        tau = self._values["mirostat_tau"]
+        return float(tau) if self._values["mirostat"] and isinstance(tau, (int, float)) else None
+
     def is_changed(self, param: Param) -> bool:
         """True where it is something other than the table's default."""
         return self._values[param.key] != param.default

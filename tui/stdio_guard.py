@@ -1,9 +1,11 @@
-"""Keeps what native libraries print off the screen while the app draws on it."""
+"""Keeps off the screen what libraries print while the app draws on it: that and the log go to a file."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,10 +13,14 @@ from pathlib import Path
 from platformdirs import user_log_path
 
 _LOG_LIMIT = 1_000_000  # bytes; an older log above this is started afresh
+_OURS = ("core", "tui")
+"""Packages of this program. They say more than others do."""
+
+log = logging.getLogger(__name__)
 
 
 def log_path() -> Path:
-    """The file that takes what is printed while the app runs."""
+    """The file that takes what is printed while the app runs, and what is logged."""
     return user_log_path("llama-tui", appauthor=False) / "llama-tui.log"
 
 
@@ -47,11 +53,11 @@ def guarded() -> Iterator[None]:
     sys.stderr.flush()
     streams = sys.__stdout__, sys.__stderr__
     saved = os.dup(1), os.dup(2)
-    log = _open_log()
-    with open(os.dup(terminal), "w", encoding="utf-8", errors="replace") as screen:
+    file = _open_log()
+    with open(os.dup(terminal), "w", encoding="utf-8", errors="replace") as screen, logged(file):
         sys.__stdout__ = sys.__stderr__ = screen  # type: ignore[misc]
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
         try:
             yield
         finally:
@@ -60,5 +66,38 @@ def guarded() -> Iterator[None]:
             os.dup2(saved[0], 1)
             os.dup2(saved[1], 2)
             sys.__stdout__, sys.__stderr__ = streams  # type: ignore[misc]
-            for descriptor in (*saved, log):
+            for descriptor in (*saved, file):
                 os.close(descriptor)
+
+
+@contextmanager
+def logged(descriptor: int) -> Iterator[None]:
+    """Inside, what Python logs goes to `descriptor` with time and level, and what ends a thread too.
+
+    Of this program everything from INFO on, of libraries from WARNING on.
+    """
+    root, ours = logging.getLogger(), [logging.getLogger(name) for name in _OURS]
+    levels, hook = [one.level for one in (root, *ours)], threading.excepthook
+    with open(os.dup(descriptor), "w", encoding="utf-8", errors="replace") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        root.addHandler(handler)
+        root.setLevel(logging.WARNING)
+        for one in ours:
+            one.setLevel(logging.INFO)
+        threading.excepthook = _thread_ended
+        try:
+            yield
+        finally:
+            threading.excepthook = hook
+            root.removeHandler(handler)
+            for one, level in zip((root, *ours), levels, strict=True):
+                one.setLevel(level)
+
+
+def _thread_ended(ended: threading.ExceptHookArgs) -> None:
+    """An exception that nobody caught has ended a thread."""
+    if ended.exc_type is SystemExit or ended.exc_value is None:
+        return
+    name = ended.thread.name if ended.thread is not None else "unknown"
+    log.error("the thread %s has ended", name, exc_info=ended.exc_value)

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from textual.message_pump import MessagePump
 from textual.timer import Timer
 
+from tui.compat import later
+
 
 class Throttle:
     """Runs `action` at once when asked, then at most every `period` seconds.
@@ -24,7 +26,7 @@ class Throttle:
         if self._timer is not None:
             self._asked = True
             return
-        self._timer = self._owner.set_timer(self._period, self._expire)
+        self._timer = later(self._owner, self._period, self._expire)
         self._action()
 
     def _expire(self) -> None:

@@ -21,12 +21,14 @@ from core.history.records import Chat
 from core.history.store import History
 from core.options import LoadOptions, Value
 from tests.fake_backend import FakeBackend
+from tui import clipboard
 from tui.app import LlamaApp
 from tui.chat_session import ChatSession
 from tui.screens import chat_view
 from tui.screens.chat import ChatScreen
 from tui.settings import Settings
 from tui.start_values import resolve
+from tui.talk import Talk
 
 
 class Driver:
@@ -119,6 +121,9 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
     for period in ("_STATUS_S", "_HEADER_S", "_GAUGES_S"):
         monkeypatch.setattr(chat_view, period, 0.001)
 
+    # The clipboard is the app's own, never that of whoever runs the tests.
+    monkeypatch.setattr(clipboard, "routes", lambda environment: ())
+
     @asynccontextmanager
     async def opened(
         backend: FakeBackend | None = None,
@@ -131,12 +136,14 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
         config: Config | None = None,
         history: History | None = None,
         chat: Chat | None = None,
+        ascii: bool = False,
     ) -> AsyncIterator[Driver]:
         backend = backend or FakeBackend()
         start = resolve(values or {}, None, {}, config or Config(config_file()))
         settings = Settings(start.values, start.presets, start.preset, start.replaced)
         session = ChatSession(backend, LoadOptions("nowhere"), settings, clock=lambda: backend.now)
-        app = LlamaApp(session, model_name, (*notes, *start.notes), config=config, history=history, chat=chat)
+        talk = Talk(session, model_name, (*notes, *start.notes), history, chat)
+        app = LlamaApp(talk, config=config, ascii=ascii)
         async with app.run_test(size=size) as pilot:
             driver = Driver(app, pilot, backend)
             await driver.until(lambda: bool(backend.commands))

@@ -83,7 +83,7 @@ async def test_escape_stops_prefill(open_chat: Open) -> None:
     async with open_chat() as driver:
         await driver.say("Count")
         await driver.advance(0.1)
-        assert "prefill 10/20" in driver.status
+        assert "prefill 50 % · 10/20 tok" in driver.status
         await driver.press("escape")
         assert driver.sent(Stop) == [Stop(1)]
 
@@ -106,8 +106,42 @@ async def test_escape_takes_back_what_waits_for_the_model(open_chat: Open) -> No
         await driver.press("escape")
         await driver.advance(10)
         assert driver.sent(Stop) == [Stop(1)]
-        assert driver.text_of(1) == ""
-        assert "idle" in driver.status
+        assert driver.chat.prompt.text == "a"
+        assert not driver.chat.transcript.has(3)
+        assert "1 not sent: back in the prompt" in driver.status
+        assert driver.chat.session.state() == "idle"
+
+
+async def test_a_second_escape_takes_back_what_waits_behind_the_reply(open_chat: Open) -> None:
+    async with open_chat(FakeBackend(["one two three"])) as driver:
+        for text in ("a", "b", "c d"):
+            await driver.say(text)
+        await driver.advance(0.35)
+        assert "2 queued · Esc stop · next: b" in driver.status
+        await driver.press("escape")
+        assert "2 queued · Esc takes back" in driver.status
+        await driver.press("escape")
+        assert driver.sent(Stop) == [Stop(1), Stop(3)]
+        assert driver.chat.prompt.text == "b\nc d"
+        await driver.advance(3)
+        assert driver.chat.session.state().startswith("idle")
+        assert [exchange.user for exchange in driver.chat.session.conversation.exchanges] == ["a"]
+        await driver.type("another")
+        await driver.press("enter")
+        await driver.until(lambda: len(driver.sent()) == 4)
+        await driver.advance(3)
+        assert driver.text_of(4) == "one two three"
+
+
+async def test_what_is_taken_back_is_not_put_over_a_draft(open_chat: Open) -> None:
+    async with open_chat(ready=False) as driver:
+        await driver.say("a")
+        await driver.type("draft")
+        await driver.press("escape")
+        assert driver.chat.prompt.text == "draft"
+        assert "1 not sent" in driver.status
+        await driver.press("up")
+        assert driver.chat.prompt.text == "a"
 
 
 async def test_ctrl_c_stops_and_then_twice_quits(open_chat: Open) -> None:

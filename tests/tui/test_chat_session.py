@@ -4,6 +4,7 @@ import pytest
 
 from core.engine.events import (
     Apply,
+    Begun,
     Command,
     Configure,
     Delta,
@@ -20,6 +21,7 @@ from core.engine.events import (
     Stats,
     Stop,
     Submit,
+    Unload,
 )
 from core.options import LoadOptions, default_values
 from tests.fake_backend import MODEL, FakeBackend
@@ -99,13 +101,13 @@ def test_what_weights_do_is_told_while_a_reply_runs(session: ChatSession) -> Non
     session.placement.moved(Placing(1_200_000_000, 2_900_000_000))
     assert session.state() == "waiting for the engine · moving weights 1.2 of 2.9 GB · Esc stop"
     session.prefilled(Prefill(1, 64, 118, 0))
-    assert session.state() == "prefill 64/118 · moving weights 1.2 of 2.9 GB · Esc stop"
+    assert session.state() == "prefill 54 % · 64/118 tok · moving weights 1.2 of 2.9 GB · Esc stop"
     session.grew(delta(1, 4))
     assert session.state() == "replying · token 4/512 · moving weights 1.2 of 2.9 GB · Esc stop"
     session.placement.placed(Placed(plan_7b()))
     assert session.state() == "replying · token 4/512 · limited by PCIe · Esc stop"
     session.send("more")
-    assert session.state() == "replying · token 4/512 · limited by PCIe · 1 queued · Esc stop"
+    assert session.state() == "replying · token 4/512 · limited by PCIe · 1 queued · Esc stop · next: more"
 
 
 def test_idle_says_that_weights_move(session: ChatSession) -> None:
@@ -127,11 +129,76 @@ def test_prefill_and_queue_are_counted(session: ChatSession) -> None:
     load(session)
     session.send("a")
     session.send("b")
-    assert session.state() == "waiting for the engine · 1 queued · Esc stop"
+    assert session.state() == "waiting for the engine · 1 queued · Esc stop · next: b"
     session.prefilled(Prefill(1, 64, 118, 0))
-    assert session.state() == "prefill 64/118 · 1 queued · Esc stop"
-    session.prefilled(Prefill(1, 64, 118, 40))
-    assert session.state() == "prefill 64/118 · cached 40 · 1 queued · Esc stop"
+    assert session.state() == "prefill 54 % · 64/118 tok · 1 queued · Esc stop · next: b"
+
+
+def test_prefill_tells_share_speed_and_time_left_of_what_is_not_cached(
+    session: ChatSession, clock: Clock
+) -> None:
+    load(session)
+    session.send("a")
+    session.begun(Begun(1, 1, 2, None, "a"))
+    session.prefilled(Prefill(1, 1000, 1200, 1000))
+    assert session.state() == "prefill 0 % · 0/200 tok · cached 1000 · Esc stop"
+    clock.now += 2
+    session.prefilled(Prefill(1, 1060, 1200, 1000))
+    assert session.state() == "prefill 30 % · 30.0 tok/s · 4.7 s left · 60/200 tok · cached 1000 · Esc stop"
+    clock.now += 10  # a long pass: the speed is that over it
+    session.prefilled(Prefill(1, 1080, 1200, 1000))
+    assert "prefill 40 % · 2.0 tok/s · 60 s left" in session.state()
+    session.grew(delta(1, 1))
+    session.finished(Done(1, Reason.STOP, Stats()))
+    session.send("b")
+    session.begun(Begun(2, 3, 4, None, "b"))
+    session.prefilled(Prefill(2, 1100, 1300, 1100))
+    assert session.state() == "prefill 0 % · 0/200 tok · cached 1100 · Esc stop"
+
+
+def test_moving_weights_tells_speed_and_time_left(session: ChatSession, clock: Clock) -> None:
+    load(session)
+    session.placement.placed(Placed(plan_7b()))
+    for done in (0, 10**9, 2 * 10**9):
+        session.moved(Placing(done, 4 * 10**9))
+        clock.now += 0.5
+    assert session.state() == "moving weights 2.0 of 4.0 GB · 2.0 GB/s · 1.0 s left"
+    session.moved(Placing(0, 10**9))  # another change
+    assert session.state() == "moving weights 0.00 of 1.0 GB"
+
+
+def test_a_run_takes_as_long_as_from_its_beginning_to_its_end(session: ChatSession, clock: Clock) -> None:
+    load(session)
+    session.send("a")
+    clock.now += 50  # it waits for its turn
+    session.begun(Begun(1, 1, 2, None, "a"))
+    clock.now += 7
+    session.grew(delta(1))
+    clock.now += 5
+    session.finished(Done(1, Reason.STOP, Stats()))
+    assert session.took == 12
+
+
+def test_slow_tokens_have_a_speed_too(session: ChatSession, clock: Clock) -> None:
+    load(session)
+    session.send("a")
+    for _ in range(3):
+        clock.now += 8
+        session.grew(delta(1))
+    assert session.speed == pytest.approx(1 / 8)
+
+
+def test_a_load_can_be_given_up(session: ChatSession) -> None:
+    session.load_progressed(Loading("reading weights", 430_000_000, 10**9))
+    session.unload()
+    assert commands(session)[-1] == Unload()
+    assert session.state() == "giving up the load"
+    session.load_progressed(Loading("reading weights", 440_000_000, 10**9))
+    assert session.state() == "giving up the load"
+    session.unloaded()
+    assert session.state() == "the model is unloaded · the next message loads it again"
+    assert not session.is_loading
+    assert not session.at_work
 
 
 def test_what_was_cached_is_told_of_the_last_reply(session: ChatSession) -> None:

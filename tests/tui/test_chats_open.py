@@ -20,6 +20,7 @@ from tui import app
 from tui.chat_session import ChatSession
 from tui.outcome import Outcome, resume_command
 from tui.settings import Settings
+from tui.talk import Talk
 
 
 def foxes(reason: Reason = Reason.STOP) -> Chat:
@@ -196,14 +197,15 @@ def test_the_command_that_goes_on_can_be_copied_as_a_whole() -> None:
 def test_whoever_leaves_a_saved_chat_is_told_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def leave(self: app.LlamaApp) -> Outcome:
+    def leave(self: app.LlamaApp, **options: object) -> Outcome:
         self._chat.session.start(lambda event: None)
         self._chat.session.open(foxes())
         return Outcome()
 
     monkeypatch.setattr(app.LlamaApp, "run", leave)
     for history, command in ((History(tmp_path / "h.db"), resume_command(7, "Foxes")), (None, "")):
-        outcome = app.run(FakeBackend(), LoadOptions("x"), Settings({}), model_name="fake", history=history)
+        session = ChatSession(FakeBackend(), LoadOptions("x"), Settings({}))
+        outcome = app.show(Talk(session, "fake", history=history))
         assert outcome == Outcome(command=command)
 
 

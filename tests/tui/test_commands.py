@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import string
 
 import pytest
 from textual.keys import Keys
@@ -11,9 +12,12 @@ from core.options import Sampling
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open
 from tui.app import LlamaApp
-from tui.commands import ACTIONS, BY_ID, Assign, Call, key_name, markdown_table, read_line, read_setting
+from tui.commands import ACTIONS, BY_ID, Assign, Call, key_name, read_line, read_setting
+from tui.key_tables import markdown_tables
 from tui.screens.chat import ChatScreen
 from tui.screens.chats import ChatsScreen
+from tui.screens.map import MapScreen
+from tui.screens.start import StartScreen
 from tui.widgets.prompt import Prompt
 from tui.widgets.setting_row import SettingRow
 
@@ -24,6 +28,10 @@ _TARGETS = {
     "prompt": Prompt,
     "settings": SettingRow,
     "chats": ChatsScreen,
+    "start": StartScreen,
+    "transcript": ChatScreen,
+    "find": ChatScreen,
+    "map": MapScreen,
 }
 
 
@@ -35,15 +43,18 @@ def test_ids_and_slash_commands_are_unique() -> None:
 
 def test_keys_are_unique_wherever_they_act_together() -> None:
     everywhere = [key for action in ACTIONS if action.scope in ("app", "chat") for key in action.keys]
-    for scope in ("prompt", "settings"):
+    for scope in ("prompt", "settings", "transcript", "find"):
         keys = everywhere + [key for action in ACTIONS if action.scope == scope for key in action.keys]
         assert len(set(keys)) == len(keys)
     over = [key for action in ACTIONS if action.scope in ("app", "chats") for key in action.keys]
     assert len(set(over)) == len(over)  # the list of chats covers the chat and its keys
+    over = [key for action in ACTIONS if action.scope in ("app", "map") for key in action.keys]
+    assert len(set(over)) == len(over)
 
 
 def test_every_key_can_be_typed() -> None:
-    known = {str(key.value) for key in Keys} | {"delete"}
+    known = {str(key.value) for key in Keys} | {"delete", "left_square_bracket", "right_square_bracket"}
+    known |= set(string.ascii_lowercase)
     for key in itertools.chain.from_iterable(action.keys for action in ACTIONS):
         assert key not in _UNBINDABLE
         assert key.split("+")[-1] in known or key in known or key == "alt+enter", key
@@ -83,7 +94,7 @@ def test_a_slip_gets_a_suggestion() -> None:
 
 
 def test_the_readme_table_has_every_key_and_command() -> None:
-    table = markdown_table()
+    table = markdown_tables()
     rows = [line for line in table.splitlines() if line.startswith("| ") and "what it does" not in line]
     assert len(rows) == len(ACTIONS)
     for action in ACTIONS:
@@ -189,8 +200,10 @@ async def test_help_shows_keys_commands_and_settings(open_chat: Open) -> None:
     async with open_chat(size=(120, 60)) as driver:
         await driver.press("f1")
         await driver.settle()
-        for word in ("ctrl+r", "/regenerate", "/set KEY VALUE"):
+        for word in ("ctrl+r", "/regenerate"):
             assert word in driver.screen_text
+        await driver.press("pagedown")
+        await driver.until(lambda: "/set KEY VALUE" in driver.screen_text)
         await driver.press("end")
         await driver.until(lambda: "/mirostat_eta" in driver.screen_text)
         await driver.press("f1")

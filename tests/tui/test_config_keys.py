@@ -12,7 +12,8 @@ from core.engine.events import Submit
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open
 from tui import keys
-from tui.commands import ACTIONS, markdown_table
+from tui.commands import ACTIONS
+from tui.key_tables import markdown_tables
 from tui.keys import keys_of, read_keys
 from tui.widgets.setting_row import SettingRow
 
@@ -107,7 +108,7 @@ def test_every_default_key_passes_the_checks(tmp_path: Path) -> None:
 
 async def test_a_moved_key_acts_and_its_old_one_does_not(open_chat: Open, tmp_path: Path) -> None:
     config = configured(
-        tmp_path, 'regenerate = "f6"\ncopy = "f5"\nerase = "f10"\nsettings = "ctrl+b"\nhelp = "f12"'
+        tmp_path, 'regenerate = "f6"\ncopy = "f5"\nerase = "f10"\nsettings = "ctrl+b"\nhelp = "f11"'
     )
     async with open_chat(FakeBackend(["one", "two"]), config=config) as driver:
         await driver.say("hello")
@@ -126,9 +127,9 @@ async def test_a_moved_key_acts_and_its_old_one_does_not(open_chat: Open, tmp_pa
         assert "hello" not in driver.screen_text
         await driver.press("ctrl+b")
         assert isinstance(driver.chat.focused, SettingRow)
-        await driver.press("f12")
+        await driver.press("f11")
         assert driver.app.screen is not driver.chat
-        await driver.press("f12")
+        await driver.press("f11")
         assert driver.app.screen is driver.chat
 
 
@@ -136,7 +137,7 @@ async def test_every_text_names_the_moved_key(open_chat: Open, tmp_path: Path) -
     config = configured(
         tmp_path,
         'settings = "ctrl+b"\nback = "f10"\ncopy = "f5"\npreset = "alt+p"\nsend = "ctrl+s"\n'
-        'newline = "enter"\ninterrupt = "ctrl+x"\nmore = "f7"\nedit = "f12"',
+        'newline = "enter"\ninterrupt = "ctrl+x"\nmore = "f7"\nedit = "f11"',
     )  # fmt: skip
     async with open_chat(FakeBackend(["one two three"]), config=config, size=(120, 70)) as driver:
         bar = driver.screen_text.splitlines()[-1]
@@ -153,7 +154,7 @@ async def test_every_text_names_the_moved_key(open_chat: Open, tmp_path: Path) -
         await driver.advance(3)
         await driver.press("ctrl+x")
         assert "ctrl+x again quits" in driver.status
-        await driver.press("f12")
+        await driver.press("f11")
         assert "ctrl+s replaces the last message and its reply, F10 leaves them" in driver.status
         await driver.press("f10", "f1")
         await driver.until(lambda: "ctrl+b            /settings" in driver.screen_text)
@@ -162,8 +163,8 @@ async def test_every_text_names_the_moved_key(open_chat: Open, tmp_path: Path) -
         assert "alt+p takes the next" in driver.screen_text
         commands = {command.title: command.help for command in driver.app.get_system_commands(driver.chat)}
         assert commands["Preset"].startswith("alt+p · ")
-    assert "`/preset NAME`" in markdown_table()
-    assert "alt+p" not in markdown_table()  # the README has the table's keys
+    assert "`/preset NAME`" in markdown_tables()
+    assert "alt+p" not in markdown_tables()  # the README has the table's keys
 
 
 async def test_keys_of_the_prompt_and_of_the_settings_move(open_chat: Open, tmp_path: Path) -> None:

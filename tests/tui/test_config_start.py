@@ -272,3 +272,19 @@ def test_locate_follows_the_platform_and_is_given_alone(run: Run, monkeypatch: p
     code, out, err = run("--locate", "--demo")
     assert (code, out) == (2, "")
     assert err == "llama-tui: --locate prints where the files are and does nothing else; give it alone\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "mouse"),
+    [
+        ("", [], True),
+        ("", ["--no-mouse"], False),
+        ("[ui]\nmouse = false\n", [], False),
+        ("[ui]\nmouse = true\n", ["--no-mouse"], False),
+    ],
+)
+def test_the_mouse_is_left_to_the_terminal_where_that_is_wanted(
+    write: Callable[[str], Path], text: str, flags: list[str], mouse: bool
+) -> None:
+    write(text)
+    assert cli.parse(["--synthetic", "1b", "--prompt", "1", *flags]).mouse is mouse

@@ -295,11 +295,13 @@ async def test_speed_and_surprise_are_shown_while_a_reply_runs(open_chat: Open) 
         await driver.say("go")
         await driver.advance(6)
         assert "tok/s 2.0" in driver.screen_text
+        driver.backend.emit(HOST)
+        await driver.advance(0.1)
         assert "0 to 2" in driver.screen_text
         assert "surprise 4.8 bits" in driver.screen_text
         await driver.say("/mirostat 2")
         await driver.advance(1)
-        assert "surprise 4.8 τ 5.0" in driver.screen_text
+        assert "surprise 4.8 tau 5.0" in driver.screen_text
 
 
 async def test_an_unchanged_reading_repaints_nothing(

@@ -23,7 +23,7 @@ from core.history.records import Chat
 from core.history.store import History
 from core.options import LoadOptions
 from tests.core.saved_chats import chat, reply, user
-from tui import cli, history_commands
+from tui import cli, history_commands, opening
 
 Run = Callable[..., tuple[int, str, str]]
 GREEDY = ("--dtype", "float32", "--temperature", 0, "--max-tokens", 12, "--json")
@@ -431,8 +431,8 @@ def test_what_is_no_conversation_is_not_kept(run: Run, stories: Path) -> None:
         code, _, err = run(stories, *argv, *GREEDY)
         assert code == 0, err
     assert not history_file().exists()
-    assert cli._recorder(Nowhere(), parsed("--synthetic", "1b")) is None
-    assert cli._recorder(Nowhere(), parsed("--demo")) is not None
+    assert opening._recorder(Nowhere(), parsed("--synthetic", "1b")) is None
+    assert opening._recorder(Nowhere(), parsed("--demo")) is not None
 
 
 class Nowhere:

@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 from textual import events
 
 from core.engine.events import Submit
+from core.history.store import History
+from tests.core.saved_chats import chat, reply, user
 from tests.tui.conftest import Driver, Open
 
 
@@ -86,3 +90,33 @@ async def test_the_editors_own_keys_keep_their_meaning(open_chat: Open) -> None:
         assert driver.chat.prompt.text == "one "
         await driver.press("ctrl+u")
         assert driver.chat.prompt.text == ""
+
+
+async def test_what_was_said_in_earlier_chats_comes_back(open_chat: Open, tmp_path: Path) -> None:
+    history = History(tmp_path / "history.db")
+    history.add(chat(user(1, None, "first"), reply(2, 1, "yes"), user(3, 2, "bad \x1b[2J one")))
+    history.add(chat(user(1, None, "first")))
+    async with open_chat(history=history) as driver:
+        prompt = driver.chat.prompt
+        await driver.until(lambda: len(prompt._history) == 2)
+        await driver.say("new")
+        seen = []
+        for _ in range(4):
+            await driver.press("up")
+            seen.append(prompt.text)
+        assert seen == ["new", "first", "bad [2J one", "bad [2J one"]
+    history.close()
+
+
+async def test_a_history_that_comes_late_disturbs_nobody_who_walks_in_it(open_chat: Open) -> None:
+    async with open_chat() as driver:
+        prompt = driver.chat.prompt
+        await driver.say("mine")
+        await driver.type("draft")
+        await driver.press("up")
+        prompt.remember_earlier(["older", "mine"])
+        assert prompt.text == "mine"
+        await driver.press("up")
+        assert prompt.text == "older"
+        await driver.press("down", "down")
+        assert prompt.text == "draft"

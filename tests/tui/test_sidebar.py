@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from core.engine.events import Configure
+from core.engine.events import Configure, Ready
 from core.options import PARAMS, Sampling
-from tests.fake_backend import FakeBackend
+from tests.fake_backend import LOAD, MODEL, FakeBackend
 from tests.tui.conftest import Driver, Open
 from tui.settings import FIXED, LIVE, PLACEMENT
 from tui.widgets.setting_row import SettingRow
@@ -30,7 +32,8 @@ async def test_every_live_parameter_has_a_row_and_every_other_is_shown(open_chat
         assert {*LIVE, *FIXED, *PLACEMENT} == set(PARAMS)
         for param in (*LIVE, *FIXED):
             assert param.label in driver.screen_text, param.key
-        assert "4096 tokens" in driver.screen_text
+        assert "4096 of 8192 tokens" in driver.screen_text
+        assert "KV 94.4 MB of 189 MB" in driver.screen_text
 
 
 async def test_ctrl_t_goes_there_and_back(open_chat: Open) -> None:
@@ -174,3 +177,29 @@ async def test_values_from_the_command_line_are_marked(open_chat: Open) -> None:
         assert driver.last_sampling.top_k == 40
         assert "*" in text(driver, "top_k")
         assert "*" not in text(driver, "top_p")
+
+
+async def test_a_context_that_is_the_models_limit_says_so(open_chat: Open) -> None:
+    load = (*LOAD[:-1], (0.5, Ready(replace(MODEL, context=8192))))
+    async with open_chat(FakeBackend(load=load)) as driver:
+        assert "8192 tokens, the limit" in driver.screen_text
+        assert "KV 189 MB" in driver.screen_text
+
+
+async def test_another_context_is_refused_with_what_each_would_take(open_chat: Open) -> None:
+    for command in ("/context 8192", "/max_len 8192", "/set context 8192"):
+        async with open_chat() as driver:
+            await driver.say(command)
+            assert "context is chosen when a model is loaded: restart with --context" in driver.status
+            words = " ".join(" ".join(line[:78] for line in driver.screen_text.splitlines()).split())
+            choices = "1024 23.6 MB · 2048 47.2 MB · [4096] 94.4 MB · 8192 189 MB"
+            assert f"KV cache by context: {choices}" in words, command
+
+
+async def test_the_last_row_that_is_there_shows_the_end(open_chat: Open) -> None:
+    """Rows of the placement are not, where all is computed on the CPU."""
+    async with open_chat(size=(80, 24)) as driver:
+        await driver.press("ctrl+t")
+        assert "KV 94.4" not in driver.screen_text
+        await go_to(driver, LIVE[-1].key)
+        assert "KV 94.4 MB of 189 MB" in driver.screen_text

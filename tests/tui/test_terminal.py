@@ -21,8 +21,10 @@ import os, sys
 from core.options import LoadOptions
 from core.engine.events import Failed
 from tests.fake_backend import LOAD, LiveFakeBackend
-from tui.app import run
+from tui.app import show
+from tui.chat_session import ChatSession
 from tui.settings import Settings
+from tui.talk import Talk
 
 class Noisy(LiveFakeBackend):
     def submit(self, command):
@@ -33,7 +35,7 @@ class Noisy(LiveFakeBackend):
 
 load = ((0.2, Failed("weights: no such file", fatal=True)),) if "--fail" in sys.argv else LOAD
 backend = Noisy(["word " * 1000], load=load, token_s=0.02)
-outcome = run(backend, LoadOptions("x"), Settings({}), model_name="fake")
+outcome = show(Talk(ChatSession(backend, LoadOptions("x"), Settings({})), "fake"))
 backend.close(1)
 print("ENDED", outcome.exit_code, outcome.line, "torch" in sys.modules)
 """

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import inspect
 
-from textual import events, on
+from textual import on
 
 from core.errors import UserError
 from tui.chat_session import Replacement
 from tui.commands import BY_ID, Action, Assign, Call, Need, bindings, read_line
 from tui.conversation import Exchange
 from tui.keys import key_word
+from tui.needs import met
 from tui.outcome import Outcome
-from tui.screens.chat_saved import ChatSaved
+from tui.screens.chat_find import ChatFind
 from tui.terminal import TerminalUnavailable, edit_in_editor, show_in_pager
+from tui.widgets.message_keys import MessageKeys
 from tui.widgets.plain import plain
 from tui.widgets.prompt import Prompt
 from tui.widgets.sidebar_row import SidebarRow
-from tui.widgets.transcript import Transcript
 
 _TWICE_S = 1.0
+_OFFERED_S = 5.0  # as long as the offer shows
 
 
-class ChatScreen(ChatSaved):
+class ChatScreen(ChatFind):
     """The chat. Its keys come before those of the focused widget: the editor binds F6, F7 and ctrl+c."""
 
     BINDINGS = bindings("chat", priority=True)
 
     _interrupted = float("-inf")
     """When ctrl+c was last pressed while idle."""
+    _offered = float("-inf")
+    """When it was last offered to give up the load."""
 
     # --- from a key, a word or the palette to a deed ----------------------------------------------
 
@@ -53,16 +57,7 @@ class ChatScreen(ChatSaved):
 
     def has(self, need: Need) -> bool:
         """True where what an action needs is there."""
-        conversation = self.session.conversation
-        match need:
-            case Need.RUN:
-                return self.session.busy
-            case Need.EXCHANGE:
-                return conversation.last is not None
-            case Need.REPLY:
-                return conversation.last_reply is not None
-            case Need.PENDING:
-                return self.session.placement.pending
+        return met(self.session, need)
 
     @on(Prompt.Sent)
     async def _sent(self, message: Prompt.Sent) -> None:
@@ -93,19 +88,21 @@ class ChatScreen(ChatSaved):
         if self.session.replacing is not None:
             self.flash("one moment: the reply before is being stopped", "warning")
             return
+        editing, conversation = self._editing, self.session.conversation
+        if editing is not None and editing is not conversation.last and self._still_running():
+            return
         self._clear_prompt(typed)
-        editing, self._editing = self._editing, None
-        if editing is not None and editing is self.session.conversation.last:
+        self._editing = None
+        if editing is not None and editing in conversation.exchanges:
             self.replace(Replacement(editing, words))
         else:
             self.send(words)
 
-    def on_key(self, event: events.Key) -> None:
+    @on(MessageKeys.Typed)
+    def _typed_there(self, message: MessageKeys.Typed) -> None:
         """What is typed into the transcript is meant for the prompt."""
-        if event.is_printable and isinstance(self.focused, Transcript):
-            event.stop()
-            self.prompt.focus()
-            self.prompt.insert(event.character or "")
+        self.prompt.focus()
+        self.prompt.insert(message.character)
 
     # --- stopping and leaving -------------------------------------------------------------------
 
@@ -114,35 +111,77 @@ class ChatScreen(ChatSaved):
         focused = self.focused
         if isinstance(focused, SidebarRow) and focused.typed is not None:
             focused.cancel()
+        elif focused is self.prompt and self.prompt.close_completion():
+            return
         elif self.sidebar.has_class("-open"):
             self._leave_settings()
+        elif self.finding:
+            self.end_find(back=True)
         elif self.selections:
             self.clear_selection()
         elif focused is not self.prompt:
             self.prompt.focus()
-        elif not self.action_stop() and self._editing is not None:
+        elif self.action_stop() or self._give_up_load("back"):
+            return
+        elif self._editing is not None:
             self._editing = None
             self.prompt.clear()
             self.flash("the message stays as it was")
 
     def action_stop(self) -> bool:
-        """Stop the reply; False where nothing runs."""
+        """Stop the reply; once that is under way, or while the model loads, take back what waits.
+
+        False where nothing runs.
+        """
+        taken = self.session.take_back()
+        if taken:
+            self._taken_back(taken)
+            return True
         stopped = self.session.stop()
         if stopped:
             self.status.end_flash()
         self._show_now()
         return stopped
 
+    def _taken_back(self, exchanges: list[Exchange]) -> None:
+        """Messages that will not be answered go back to where they were typed."""
+        for exchange in exchanges:
+            if self.transcript.has(exchange.user_key):
+                self.transcript.remove_from(exchange.user_key)
+        where = "in the history of the prompt"
+        if not self.prompt.text:
+            self.prompt.replace_text("\n".join(exchange.user for exchange in exchanges))
+            where = "back in the prompt"
+        self._show_now()
+        self.flash(f"{len(exchanges)} not sent: {where}")
+
+    def _give_up_load(self, key: str) -> bool:
+        """Offer to give up the load; the second time, do it. False where nothing is being loaded."""
+        if not self.session.is_loading:
+            return False
+        now = self.session.clock()
+        if now - self._offered <= _OFFERED_S:
+            self._offered = float("-inf")
+            self.session.unload()
+            self.status.end_flash()
+            self._show_now()
+        else:
+            self._offered = now
+            self.flash(f"{key_word(key)} again gives up the load; {key_word('quit')} quits")
+        return True
+
     def action_interrupt(self) -> None:
-        """Copy and clear a selection; else stop the reply; else, the second time within a second, quit."""
+        """Copy and clear a selection; else stop the reply; else, the second time within a second, quit.
+
+        While the model loads it offers to give that up.
+        """
         selected = self.prompt.selected_text if self.focused is self.prompt else ""
         selected = selected or self.get_selected_text() or ""
         if selected:
-            self.app.copy_to_clipboard(selected)
+            self.copy(selected)
             self.clear_selection()
             self.prompt.move_cursor(self.prompt.cursor_location)
-            self.flash(f"copied {len(selected)} characters")
-        elif not self.action_stop():
+        elif not self.action_stop() and not self._give_up_load("interrupt"):
             now = self.session.clock()
             if now - self._interrupted <= _TWICE_S:
                 self.app.exit(Outcome())
@@ -202,13 +241,7 @@ class ChatScreen(ChatSaved):
         """The last message back into the prompt."""
         exchange = self._last_exchange()
         if exchange is not None:
-            self._editing = exchange
-            if self.prompt.text.strip():
-                self.prompt.remember(self.prompt.text)
-            self.prompt.replace_text(exchange.user)
-            self.prompt.focus()
-            take, leave = key_word("send"), key_word("back")
-            self.flash(f"{take} replaces the last message and its reply, {leave} leaves them")
+            self.edit(exchange)
 
     def action_erase(self) -> None:
         """Drop the last exchange."""
@@ -222,13 +255,6 @@ class ChatScreen(ChatSaved):
             self.flash(f"messages are still waiting; stop them first ({key_word('back')})", "warning")
             return None
         return self.session.conversation.last
-
-    def action_copy(self) -> None:
-        """The last reply to the clipboard."""
-        exchange = self.session.conversation.last_reply
-        if exchange is not None:
-            self.app.copy_to_clipboard(exchange.reply)
-            self.flash(f"copied the last reply, {len(exchange.reply)} characters")
 
     def action_debug(self) -> None:
         """More or fewer figures under replies to come; those of the last one at once."""

@@ -11,6 +11,7 @@ from tui.commands import Assign
 from tui.keys import key_word
 from tui.placement_words import announcement, kept_words, unpinned_note, value_words
 from tui.screens.chat_settings import ChatSettings
+from tui.screens.map import MapScreen
 from tui.settings import PLACEMENT
 from tui.widgets.gauges import Gauges
 from tui.widgets.header import Header
@@ -19,13 +20,54 @@ from tui.widgets.status_line import Level
 
 
 class ChatPlacement(ChatSettings):
-    """Changes what is pending, applies it, and follows what the engine makes of it."""
+    """Changes what is pending, applies it, and follows what the engine makes of it; the map shows it too."""
+
+    # --- the memory map -------------------------------------------------------------------------
+
+    def map_page(self) -> MapScreen:
+        """The memory map of what is loaded here."""
+        page = MapScreen(self, self._model_name)
+        page.status(self.session.state(hint=False), busy=self.session.at_work)
+        page.meter(self._snapshot)
+        return page
+
+    @property
+    def _map(self) -> MapScreen | None:
+        """The map, if it is open."""
+        return next((screen for screen in self.app.screen_stack if isinstance(screen, MapScreen)), None)
+
+    @on(messages.ActivityRead)
+    def _activity_read(self, message: messages.ActivityRead) -> None:
+        if (page := self._map) is not None:
+            page.read(message.event)
+
+    def flash(self, text: str, level: Level = "info") -> None:
+        """Say something for a few seconds, where it is seen."""
+        super().flash(text, level)
+        if (page := self._map) is not None:
+            page.flash(text, level)
+
+    def note(self, text: str, level: Level = "info") -> None:
+        """Say something in the transcript; what went wrong also where it is seen."""
+        super().note(text, level)
+        if level != "info" and (page := self._map) is not None:
+            page.flash(text, level)
+
+    def _paint_status(self) -> None:
+        super()._paint_status()
+        if (page := self._map) is not None:
+            page.status(self.session.state(hint=False), busy=self.session.at_work)
+
+    def _paint_meters(self) -> None:
+        super()._paint_meters()
+        if (page := self._map) is not None:
+            page.meter(self._snapshot)
 
     # --- what the engine says -------------------------------------------------------------------
 
     @on(messages.WeightsMoving)
     def _weights_moving(self, message: messages.WeightsMoving) -> None:
-        self.session.placement.moved(message.event)
+        self.session.moved(message.event)
         self._status_soon.request()
 
     @on(messages.WeightsPlaced)
@@ -34,7 +76,7 @@ class ChatPlacement(ChatSettings):
         before = placement.in_force
         placement.placed(placed)
         self.query_one("#header", Header).placed(placed.plan)
-        self.query_one("#gauges", Gauges).disk = placed.plan.disk > 0
+        self.query_one("#gauges", Gauges).placed(placed.plan)
         self._placement_changed()
         if placed.ram_unpinned and (before is None or placed.ram_unpinned > before.ram_unpinned):
             self.note(unpinned_note(placed.ram_unpinned), "warning")
@@ -49,6 +91,8 @@ class ChatPlacement(ChatSettings):
     def _placement_changed(self) -> None:
         self.sidebar.place()
         self._paint_status()
+        if (page := self._map) is not None:
+            page.sync()
 
     @on(PlacementSection.Refused)
     def _placement_refused(self, message: PlacementSection.Refused) -> None:
@@ -58,6 +102,11 @@ class ChatPlacement(ChatSettings):
         """Make the pending placement true."""
         if self.session.placement.under_way:
             self.flash("that is being applied already")
+            return
+        if self.session.asleep:
+            self.flash(
+                "the model is unloaded; the next message loads it, and then this can be applied", "warning"
+            )
             return
         try:
             self.session.apply()
@@ -69,7 +118,7 @@ class ChatPlacement(ChatSettings):
 
     def action_keep(self, argument: str) -> None:
         """`/keep NAMES`; alone it says what is kept. Raises UserError for an unknown name."""
-        plan, placement = self._require_plan(), self.session.placement
+        plan, placement = self.require_plan(), self.session.placement
         if argument:
             placement.enter_kept(argument)
             self._say_pending()
@@ -81,7 +130,7 @@ class ChatPlacement(ChatSettings):
         if assign.param not in PLACEMENT:
             super()._assign(assign)
             return
-        plan, placement, value = self._require_plan(), self.session.placement, assign.value
+        plan, placement, value = self.require_plan(), self.session.placement, assign.value
         if not value:
             self.flash(f"{assign.param.label} is {value_words(plan, assign.param.key)}")
             return
@@ -94,7 +143,7 @@ class ChatPlacement(ChatSettings):
                 placement.enter_kept(value)
         self._say_pending()
 
-    def _require_plan(self) -> Plan:
+    def require_plan(self) -> Plan:
         """The plan in force. Raises UserError where there is nothing to place."""
         placement = self.session.placement
         plan = placement.plan

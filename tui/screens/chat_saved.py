@@ -11,6 +11,7 @@ from core.errors import UserError
 from core.history.records import Chat
 from core.history.title import clean_title
 from core.options import BY_KEY
+from core.text.sanitize import sanitize
 from tui import messages
 from tui.chat_session import ChatSession
 from tui.conversation import Exchange
@@ -24,6 +25,7 @@ from tui.widgets.header import Header
 if TYPE_CHECKING:
     from core.history.store import History
 
+_RECALLED = 200  # messages of earlier chats
 _LEAVING_S = 1.0  # for what is still to be written when the app ends
 
 
@@ -53,6 +55,20 @@ class ChatSaved(ChatPlacement):
         """Open the chat that was asked for; the settings at start come from there already."""
         if self._at_start is not None:
             self.call_next(self._open, self._at_start)
+        if self._history is not None:
+            self.call_after_refresh(self._recall, self._history)
+
+    def _recall(self, history: HistoryThread) -> None:
+        self.run_worker(self._recalled(history), group="recall")
+
+    async def _recalled(self, history: HistoryThread) -> None:
+        """What was said in earlier chats comes back at the prompt, like what is said in this one."""
+        try:
+            said = await history.read(lambda saved: saved.said(_RECALLED))
+        except UserError as error:
+            self.note(f"messages of earlier chats are not at hand: {error}", "warning")
+        else:
+            self.prompt.remember_earlier(sanitize(text) for text in reversed(said))
 
     def on_unmount(self) -> None:
         """Finish what is to be written."""

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 from textual import on
 
 from core.config.write import save_preset
+from core.context_sizes import kv_choices
 from core.errors import UserError
 from core.folders import config_file
 from core.options import BY_KEY
 from core.presets import Preset
+from tui.aside import written
 from tui.commands import Assign, read_setting
 from tui.placement_words import value_words
 from tui.screens.chat_view import ChatView
 from tui.screens.text_dialog import TextDialog
-from tui.settings import ACTS, LIVE, PLACEMENT
+from tui.setting_words import enter, enter_mirostat, listed, shown
+from tui.settings import PLACEMENT
 from tui.widgets.setting_row import SettingRow
 from tui.widgets.sidebar_row import SidebarRow
 
@@ -63,13 +65,16 @@ class ChatSettings(ChatView):
     def _assign(self, assign: Assign) -> None:
         """Set a value and say so, or show the present one."""
         settings, param = self.session.settings, assign.param
+        model = self.session.model
+        if param.key == "context" and model is not None:  # which stays, but here is what to start again with
+            choices = kv_choices(model.max_context, model.context, model.kv_bytes)
+            self.note(f"KV cache by context: {choices}")
         if not assign.value:
-            self.flash(f"{param.label} is {settings.shown(param)}")
+            self.flash(shown(settings, param))
             return
-        settings.enter(param, assign.value)
+        said = enter(settings, param, assign.value)
         self._configured()
-        effect = settings.inert_reason(param) or ACTS[param.acts]
-        self.flash(f"{param.label} is now {settings.shown(param)}; {effect}")
+        self.flash(said)
 
     def _configured(self) -> None:
         self.session.configure()
@@ -108,11 +113,7 @@ class ChatSettings(ChatView):
     async def write(self, change: Callable[[], object]) -> UserError | None:
         """Change the configuration, off this thread and after what is being written; why not, if not."""
         async with self._writing:
-            try:
-                await asyncio.to_thread(change)
-            except UserError as error:
-                return error
-        return None
+            return await written(change)
 
     def action_set(self, argument: str) -> None:
         """`/set KEY VALUE`; alone it lists all."""
@@ -120,11 +121,18 @@ class ChatSettings(ChatView):
             self._assign(read_setting(argument))
             return
         settings = self.session.settings
-        lines = [f"{param.key} {settings.shown(param)}" for param in LIVE]
+        lines = listed(settings)
         plan = self.session.placement.plan
         if plan is not None and plan.vram is not None:
             lines += [f"{param.key} {value_words(plan, param.key)}" for param in PLACEMENT]
         self.note("\n".join(lines))
+
+    def action_mirostat(self, argument: str) -> None:
+        """`/mirostat VERSION TAU ETA`, as many of them as are given; alone it shows all three."""
+        said = enter_mirostat(self.session.settings, argument)
+        if argument:
+            self._configured()
+        self.flash(said)
 
     def action_system(self, argument: str) -> None:
         """The system prompt: set, or opened for editing."""

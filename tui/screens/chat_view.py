@@ -3,35 +3,47 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, cast
 
 from textual import events, on
 from textual.app import ComposeResult
-from textual.containers import Container, Horizontal, Vertical
+from textual.containers import Container, Horizontal
 
 from core.engine.events import Done, Reason, Snapshot
 from tui import messages
 from tui.bridge import Bridge
 from tui.chat_session import ChatSession, Replacement
-from tui.compat import SafeClicks, freeze_garbage
+from tui.compat import SafeClicks, freeze_garbage, write_sequence
 from tui.conversation import Exchange
 from tui.figures import cut_words, footer
+from tui.glyphs import drawn
 from tui.keys import key_word
 from tui.outcome import Outcome
+from tui.screens.gauges import GaugesScreen
+from tui.slash_completion import Completions, Sources, complete
 from tui.throttle import Throttle
+from tui.widgets.completion import CompletionList
+from tui.widgets.find_line import FindLine
 from tui.widgets.gauges import Gauges
 from tui.widgets.header import Header
 from tui.widgets.key_bar import KeyBar
+from tui.widgets.message_keys import MessageKeys
 from tui.widgets.plain import PlainStatic, plain
 from tui.widgets.prompt import Prompt
 from tui.widgets.sidebar import Sidebar
 from tui.widgets.sidebar_row import SidebarRow
 from tui.widgets.status_line import Level, StatusLine
 from tui.widgets.transcript import Transcript
+from tui.window_title import WindowTitle, words
+
+if TYPE_CHECKING:
+    from tui.app import LlamaApp
 
 _STATUS_S = 0.25
 _HEADER_S = 1.0
 _GAUGES_S = 1.0
 _SMALLEST = (40, 12)
+_SLOW_S = 10.0  # from which on a reply is one that people do not wait for
 
 
 def _placeholder() -> str:
@@ -57,21 +69,24 @@ class ChatView(SafeClicks):
         self._header_soon = Throttle(self, _HEADER_S, self._paint_header)
         self._meters_soon = Throttle(self, _GAUGES_S, self._paint_meters)
         self._speed_soon = Throttle(self, _GAUGES_S, self._paint_speed)
+        self._window = WindowTitle(lambda sequence: write_sequence(self.app, sequence))
 
     def compose(self) -> ComposeResult:
         """Header, gauges, settings and transcript, status, prompt, keys."""
         yield Header(self._model_name, simulated=self.session.options.device == "sim", id="header")
         yield Gauges(id="gauges")
         with Container(id="body"):
-            # First, so that shift+tab from the prompt leads to the transcript and tab to the settings.
+            # First, so that tab from the prompt leads to the settings.
             yield Sidebar(self.session.settings, self.session.placement, id="sidebar")
             # The status line is no wider than the transcript: Textual renders every widget within the
             # smallest rectangle around all changes of a frame, and these two change the most.
-            with Vertical(id="main"):
+            with MessageKeys(id="main"):
                 yield Transcript(id="transcript")
                 with Horizontal(id="status-row"):
                     yield StatusLine(id="status")
                     yield PlainStatic("↓ new text below (End)", id="new-text")
+            yield CompletionList(self._completions, id="completion")
+        yield FindLine(id="find")
         with Horizontal(id="prompt-row"):
             yield PlainStatic("\u203a", id="prompt-sign")
             yield Prompt(_placeholder(), id="prompt")
@@ -81,6 +96,7 @@ class ChatView(SafeClicks):
     def on_mount(self) -> None:
         """Start the engine once the first frame is out, so that its import of torch delays nothing."""
         self.transcript.assistant_label = self._label(self._model_name)
+        self.prompt.completion = self.query_one(CompletionList)
         for note in self._notes:
             self.note(note, "warning")
         self._paint_status()
@@ -88,6 +104,19 @@ class ChatView(SafeClicks):
 
     def _start(self) -> None:
         self.session.start(Bridge(self))
+
+    def gauges_page(self) -> GaugesScreen:
+        """The full page of what the gauges show here."""
+        gauges = self.query_one("#gauges", Gauges)
+        return GaugesScreen(self.session, gauges.readings, self._model_name)
+
+    def _completions(self, text: str) -> Completions:
+        return complete(text, Sources(self.session.settings, lambda: self.app.available_themes))
+
+    @on(CompletionList.Taken)
+    def _completion_taken(self, message: CompletionList.Taken) -> None:
+        self.prompt.replace_text(message.text)
+        self.prompt.focus()
 
     # --- parts ----------------------------------------------------------------------------------
 
@@ -139,6 +168,7 @@ class ChatView(SafeClicks):
         self.query_one("#header", Header).loaded(model)
         self.sidebar.loaded(model)
         self._show_now()
+        self._ring_if_away()
         freeze_garbage()
 
     @on(messages.RunBegun)
@@ -172,6 +202,8 @@ class ChatView(SafeClicks):
     def _run_finished(self, message: messages.RunFinished) -> None:
         done = message.event
         exchange = self.session.finished(done)
+        if self.session.took >= _SLOW_S and done.reason is not Reason.CANCELLED:
+            self._ring_if_away()
         if exchange is not None:
             self.transcript.finish(exchange.reply_key, self._footer(exchange, done))
             if done.reason is Reason.ERROR and done.error and done.error != self._failure:
@@ -196,10 +228,16 @@ class ChatView(SafeClicks):
     def _engine_failed(self, message: messages.EngineFailed) -> None:
         failed = message.event
         if failed.fatal:
-            self.app.exit(Outcome(2 if failed.user else 1, plain(failed.text).plain))
+            outcome = Outcome(2 if failed.user else 1, plain(failed.text).plain)
+            cast("LlamaApp", self.app).fail(outcome)
             return
         self._failure = failed.text
         self.note(failed.text, "error")
+
+    def _ring_if_away(self) -> None:
+        """Ring, if the user is looking at another window: something ended that takes its time."""
+        if not self.app.app_focus:
+            self.app.bell()
 
     # --- exchanges on screen --------------------------------------------------------------------
 
@@ -212,11 +250,10 @@ class ChatView(SafeClicks):
 
     def replace(self, change: Replacement) -> None:
         """Put something else in the place of an exchange; one that is running is stopped first."""
-        exchange = change.exchange
-        shown = exchange.done is not None
+        exchange, transcript = change.exchange, self.transcript
         self.session.replace(change)
-        if shown and exchange not in self.session.conversation.exchanges:
-            self.transcript.remove_from(exchange.user_key)
+        if exchange not in self.session.conversation.exchanges and transcript.has(exchange.user_key):
+            transcript.remove_from(exchange.user_key)
         self._present_running()
         self._show_now()
 
@@ -252,8 +289,8 @@ class ChatView(SafeClicks):
         self._presented = exchange.run
         self._failure = ""
         transcript = self.transcript
-        if transcript.has(exchange.reply_key):  # another reply to what stands there, or more of it
-            transcript.remove_from(exchange.reply_key)
+        if transcript.has(exchange.user_key):  # another reply to what stands there, or more of it
+            transcript.remove_after(exchange.user_key)
         else:
             transcript.add_message(exchange.user_key, "user", plain(exchange.user).plain)
         transcript.add_message(exchange.reply_key, "assistant", exchange.reply, streaming=True)
@@ -268,25 +305,28 @@ class ChatView(SafeClicks):
 
     def _paint_status(self) -> None:
         session = self.session
-        busy = session.busy or session.model is None or bool(session.placement.progress())
-        self.status.state(session.state(), busy=busy)
-        row = self.focused if isinstance(self.focused, SidebarRow) else None
+        title = words(session.title, busy=session.busy)
+        self._window.show(drawn(self.app.get_line_filters(), title))
+        self.status.state(session.state(), busy=session.at_work)
         self.query_one("#keys", KeyBar).show(
-            busy=session.busy, pending=session.placement.pending, row_keys=None if row is None else row.KEYS
+            busy=session.busy, pending=session.placement.pending, row_keys=self._local_keys()
         )
+
+    def _local_keys(self) -> tuple[tuple[str, ...], ...] | None:
+        """The actions that the key bar shows for where the cursor is; None for those of the chat."""
+        return self.focused.KEYS if isinstance(self.focused, SidebarRow) else None
 
     def _paint_header(self) -> None:
         self.query_one("#header", Header).used(self.session.conversation.context_used)
 
     def _paint_meters(self) -> None:
         if self._snapshot is not None:
-            self.query_one("#gauges", Gauges).read(self._snapshot)
+            speed = self.session.speed if self.session.busy else None
+            self.query_one("#gauges", Gauges).read(self._snapshot, speed)
 
     def _paint_speed(self) -> None:
-        values = self.session.settings.values
-        tau = values["mirostat_tau"]
-        aim = float(tau) if values["mirostat"] and isinstance(tau, (int, float)) else None
-        self.query_one("#gauges", Gauges).speed(self.session.speed, self.session.surprise, aim)
+        session = self.session
+        self.query_one("#gauges", Gauges).talk(session.speed, session.surprises, session.settings.tau)
 
     def on_descendant_focus(self) -> None:
         """The keys that matter depend on where the cursor is."""

@@ -12,7 +12,7 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from core.presets import PURPOSES
-from tui.commands import rows
+from tui.key_tables import rows
 from tui.keys import key_word, keys_of
 from tui.settings import LIVE, PLACEMENT
 from tui.widgets.plain import PlainStatic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from textual.app import ComposeResult
 from textual.containers import Horizontal, Vertical
@@ -11,49 +11,68 @@ from textual.style import Style
 from textual.widget import Widget
 
 from core.engine.events import Snapshot
+from core.weights.plan import Plan
 from tui import meters
 from tui.figures import gigabytes, rate
 from tui.meters import Memory
+from tui.readings import Readings
 from tui.widgets.bus_panel import BusPanel
 from tui.widgets.history_graph import HistoryGraph, nice_ceiling
 from tui.widgets.memory_panel import KIND_CLASSES, MemoryPanel, memory_bar
 from tui.widgets.plain import PlainStatic
+from tui.widgets.titles import entitle
 
-_ROOMY = 19  # cells from which the speed panel spells words out
+_MEAN_OF = 32  # tokens
+
+
+def speed_top(readings: Readings, predicted: float) -> float:
+    """Where the range of tokens per second ends: a round number above what was predicted and what there was.
+
+    0 where there is neither.
+    """
+    most = max(predicted, readings.speed.peak or 0.0)
+    return nice_ceiling(most) if most else 0.0
 
 
 class SpeedPanel(Vertical):
     """Tokens per second over time, and the surprise that Mirostat steers."""
 
-    def __init__(self, id: str) -> None:
+    def __init__(self, readings: Readings, id: str) -> None:
         super().__init__(id=id)
-        self._fastest = 0.0
+        self._readings = readings
         self.border_title = Content("tok/s")
 
     def compose(self) -> ComposeResult:
-        """The graph of the speed, and a line for the surprise."""
-        yield HistoryGraph(id="speed-graph")
-        with Horizontal(classes="graph-line"):
-            yield PlainStatic(id="surprise", classes="label")
-            yield HistoryGraph(id="surprise-graph")
+        """The graph of the speed, and a line and a graph for the surprise of each token."""
+        yield HistoryGraph(id="speed-graph", readings=self._readings.speed.values)
+        yield PlainStatic(id="surprise")
+        yield HistoryGraph(id="surprise-graph", line=True)
 
-    def read(self, speed: float | None, surprise: float | None, tau: float | None) -> None:
-        """Show the speed of the running reply, its mean surprise in bits, and tau where Mirostat runs."""
-        self._fastest = max(self._fastest, speed or 0.0)
+    def read(self, predicted: float) -> None:
+        """Show the newest reading in a range that holds what was predicted."""
         graph = self.query_one("#speed-graph", HistoryGraph)
-        graph.top = nice_ceiling(self._fastest)
-        graph.push(speed)
-        figure = f" {rate(speed)}" if speed else ""
-        self.border_title = Content(f"tok/s{figure}")
-        self.border_subtitle = Content(f"0 to {graph.top:g}" if self._fastest else "")
-        text = ""
-        if surprise is not None:
-            name = "surprise" if self.content_size.width >= _ROOMY else "surpr."
-            text = f"{name} {surprise:.1f} " + ("bits" if tau is None else f"τ {tau:.1f}")
+        graph.top = speed_top(self._readings, predicted)
+        graph.moved()
+        subtitle = f"0 to {graph.top:g}" if graph.top else ""
+        if self.border_subtitle != subtitle:
+            self.border_subtitle = Content(subtitle)
+
+    def talk(self, speed: float | None, surprises: Sequence[float], tau: float | None) -> None:
+        """Show the speed of the running reply, the surprise of each token in bits and the mean of the last
+        ones, and tau where Mirostat runs.
+        """
+        entitle(self, [f"tok/s {rate(speed)}" if speed else "tok/s"])
+        last, text = surprises[-_MEAN_OF:], ""
+        if last:
+            aim = "bits" if tau is None else f"tau {tau:.1f}"
+            text = f"surprise {sum(last) / len(last):.1f} {aim}"
+            if len(text) > self.content_size.width:
+                text = text.replace("surprise", "surpr.")
         self.query_one("#surprise", PlainStatic).show(text)
-        bits = self.query_one("#surprise-graph", HistoryGraph)
-        bits.top = 2 * tau if tau else 1.0  # tau is at half height
-        bits.push(surprise if tau else None)
+        self.set_class(tau is not None, "-steered")
+        graph = self.query_one("#surprise-graph", HistoryGraph)
+        graph.top, graph.mark = 2 * (tau or 0.0), tau  # tau is at half height
+        graph.show(surprises[-2 * graph.size.width :] if tau else ())
 
 
 class GaugeLine(Widget):
@@ -132,24 +151,33 @@ class GaugeLine(Widget):
 class Gauges(Horizontal):
     """All gauges. TCSS decides whether the panels or the line are seen.
 
-    `disk` says that weights are read from disk, whose speed is shown then.
+    `readings` are the meters over time, which the full page draws too.
     """
 
-    disk = False
+    def __init__(self, id: str) -> None:
+        super().__init__(id=id)
+        self.readings = Readings()
+        self._disk = False  # weights are read from there, so its speed is shown
+        self._predicted = 0.0
 
     def compose(self) -> ComposeResult:
         """Panels and line; what a machine without a GPU shows instead is among them."""
         yield MemoryPanel("VRAM", id="vram")
         yield MemoryPanel("RAM", id="ram")
-        yield BusPanel(id="bus")
+        yield BusPanel(self.readings, id="bus")
         yield PlainStatic("no GPU\nVRAM n/a\nPCIe n/a", id="no-gpu")
-        yield SpeedPanel(id="speed")
+        yield SpeedPanel(self.readings, id="speed")
         yield GaugeLine(id="gauge-line")
 
-    def read(self, snapshot: Snapshot) -> None:
-        """Show a reading of the meters."""
+    def placed(self, plan: Plan) -> None:
+        """A plan is in force."""
+        self._disk, self._predicted = plan.disk > 0, plan.predicted_tok_s
+
+    def read(self, snapshot: Snapshot, speed: float | None = None) -> None:
+        """Show a reading of the meters, and of the speed of a reply that runs."""
+        self.readings.take(snapshot, speed)
         gpu = meters.has_gpu(snapshot)
-        disk = meters.disk(snapshot) if self.disk else None
+        disk = meters.disk(snapshot) if self._disk else None
         self.set_class(not gpu, "-no-gpu")
         self.query_one("#ram", MemoryPanel).read(meters.ram(snapshot))
         if gpu:
@@ -158,8 +186,9 @@ class Gauges(Horizontal):
         else:
             last = "PCIe n/a" if disk is None else f"disk {meters.speed(disk)}"
             self.query_one("#no-gpu", PlainStatic).show(f"no GPU\nVRAM n/a\n{last}")
+        self.query_one("#speed", SpeedPanel).read(self._predicted)
         self.query_one("#gauge-line", GaugeLine).read(snapshot, disk)
 
-    def speed(self, speed: float | None, surprise: float | None, tau: float | None) -> None:
-        """Show the speed of the running reply."""
-        self.query_one("#speed", SpeedPanel).read(speed, surprise, tau)
+    def talk(self, speed: float | None, surprises: Sequence[float], tau: float | None) -> None:
+        """Show how the running reply goes: its speed, the surprise of its tokens, tau where Mirostat runs."""
+        self.query_one("#speed", SpeedPanel).talk(speed, surprises, tau)

@@ -36,6 +36,11 @@ class Header(Widget):
         self._model = model
         self.refresh()
 
+    def unloaded(self) -> None:
+        """Show that the model is not in memory."""
+        self._model, self._streamed = None, " · unloaded"
+        self.refresh()
+
     def placed(self, plan: Plan) -> None:
         """Show what is streamed."""
         streamed = f" · {gigabytes(plan.streamed_per_token)} GB/token" if plan.streamed_per_token else ""
@@ -64,7 +69,7 @@ class Header(Widget):
         if self._simulated:  # first, since the end may be cut off
             title = [("SIMULATED", style("header--simulated")), " ", *title]
         if model is None:
-            left = Content.assemble(*title)
+            left = Content.assemble(*title, self._streamed)
             return (left + self._middle(width - left.cell_length)).truncate(width, ellipsis=True)
         details = f" · {model.weights} · {model.chat_format} · {model.device}{self._streamed}"
         left = Content.assemble(*title) + plain(details)

@@ -10,7 +10,10 @@ from tui.commands import BY_ID
 from tui.keys import key_word
 
 _APPLY = ("apply",)
-_CHAT = (("settings",), ("copy",), ("chats",), ("command_palette",), ("help",), ("new_chat",), ("quit",))
+_CHAT = (
+    *(("settings",), ("map",), ("chats",), ("command_palette",), ("help",)),  # which 80 columns hold
+    *(("copy",), ("messages",), ("new_chat",), ("quit",)),
+)
 
 
 class KeyBar(Widget):
@@ -25,7 +28,7 @@ class KeyBar(Widget):
         self._ends: list[tuple[int, str]] = []  # where each entry ends in the line, and its action
 
     def show(self, *, busy: bool, pending: bool, row_keys: tuple[tuple[str, ...], ...] | None) -> None:
-        """Choose the keys for what is going on; `row_keys` are those of the settings' row with the cursor."""
+        """Choose the keys for what is going on; `row_keys` are those of where the cursor is."""
         back = "back" if row_keys is not None else "stop" if busy else ""
         shown = _CHAT if row_keys is None else row_keys
         if pending:

@@ -11,6 +11,7 @@ from textual.widget import Widget
 from tui.figures import gigabytes
 from tui.meters import FREE, NA, OURS, Kind, Memory
 from tui.widgets.bars import shares
+from tui.widgets.titles import entitle
 
 BUDGET = "|"
 KIND_CLASSES = {
@@ -19,7 +20,6 @@ KIND_CLASSES = {
         *OURS, "others", "cache", "free", "pinned", "pageable", "computed", "budget",
     )
 }  # fmt: skip
-_LEGEND_LINES = 2
 
 
 def memory_bar(memory: Memory, width: int, style: Callable[[str], Style]) -> Iterator[tuple[str, Style]]:
@@ -70,7 +70,7 @@ def _titles(name: str, memory: Memory) -> Iterator[str]:
 
 
 class MemoryPanel(Widget):
-    """A bar of disjoint kinds and its legend."""
+    """A bar of disjoint kinds and its legend, in as many lines as there are."""
 
     COMPONENT_CLASSES = KIND_CLASSES
 
@@ -98,15 +98,11 @@ class MemoryPanel(Widget):
         self._entitle()
 
     def _entitle(self) -> None:
-        title, width = self._name_shown, self.content_size.width - 2  # a blank on each side
-        if self._memory is not None:
-            titles = list(_titles(self._name_shown, self._memory))
-            title = next((form for form in titles if len(form) <= width), titles[-1])
-        if self.border_title != title:
-            self.border_title = Content(title)
+        memory, name = self._memory, self._name_shown
+        entitle(self, [name] if memory is None else _titles(name, memory))
 
     def render(self) -> Content:
-        """The bar on the first line, the legend on the next two."""
+        """The bar on the first line, the legend below it."""
         memory = self._memory
         if memory is None:
             return Content("" if self._figures is None else NA)
@@ -117,7 +113,7 @@ class MemoryPanel(Widget):
     def _legend(self, memory: Memory, width: int) -> Iterator[Content]:
         """Letters, names and GB of the kinds that exist."""
         style = self.get_visual_style
-        for line in _legend(memory, width):
+        for line in _legend(memory, width, self.content_size.height - 1):
             entries = (
                 Content.assemble((kind.letter, style(f"gauge--{kind.style}")), text) for kind, text in line
             )
@@ -127,8 +123,10 @@ class MemoryPanel(Widget):
 Entry = tuple[Kind, str]  # what stands behind the letter
 
 
-def _legend(memory: Memory, width: int) -> list[list[Entry]]:
-    """Two lines of entries: names give way from the end, before them what the title and the bar tell too."""
+def _legend(memory: Memory, width: int, most: int) -> list[list[Entry]]:
+    """At most so many lines of entries: names give way from the end, before them what the title and the bar
+    tell too.
+    """
     kinds = [kind for kind in memory.kinds if kind.amount and kind.letter != FREE]
     free = sum(kind.amount for kind in memory.kinds if kind.letter == FREE)
     extras: list[Entry] = [(Kind(FREE, "free", "free", free), f" free {_short(free)}")]
@@ -142,9 +140,9 @@ def _legend(memory: Memory, width: int) -> list[list[Entry]]:
         ]
         for more in range(len(extras), -1, -1):
             lines = _packed(entries + extras[:more], width)
-            if len(lines) <= _LEGEND_LINES:
+            if len(lines) <= most:
                 return lines
-    return lines[:_LEGEND_LINES]
+    return lines[:most]
 
 
 def _packed(entries: list[Entry], width: int) -> list[list[Entry]]:

@@ -28,25 +28,33 @@ class WhatIf(PlainStatic):
     def __init__(self, id: str) -> None:
         super().__init__(id=id)
         self._parts: tuple[str, ...] = ()
+        self._rows: list[int] = []
 
     def show_parts(self, parts: tuple[str, ...]) -> None:
         """Replace the figures."""
         if parts != self._parts:
             self._parts = parts
-            self.update(plain(self._flow(self.size.width)))
+            self._show_lines(self.size.width)
 
     def on_resize(self, event: events.Resize) -> None:
         """Break the lines anew."""
-        self.update(plain(self._flow(event.size.width)))
+        self._show_lines(event.size.width)
 
-    def _flow(self, width: int) -> str:
+    def _show_lines(self, width: int) -> None:
+        """All is laid out anew only where the lines need more or less room."""
+        lines = self._flow(width)
+        rows = [-(-len(line) // max(1, width)) for line in lines]
+        self.update(plain("\n".join(lines)), layout=rows != self._rows)
+        self._rows = rows
+
+    def _flow(self, width: int) -> list[str]:
         lines: list[str] = []
         for part in self._parts:
             if lines and len(lines[-1]) + len(_BETWEEN) + len(part) <= width:
                 lines[-1] += _BETWEEN + part
             else:
                 lines.append(part)
-        return "\n".join(lines)
+        return lines
 
 
 class PlacementSection(Vertical):

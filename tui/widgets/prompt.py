@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from textual import events
+from collections.abc import Iterable, Sequence
+
+from textual import events, on
+from textual.filter import LineFilter
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import TextArea
 
 from tui.commands import BY_ID, bindings
+from tui.compat import later
+from tui.glyphs import literal
 from tui.keys import keys_of
+from tui.widgets.completion import CompletionList
 
 _HISTORY = ("history_back", "history_on")
 # Where the user's keymap moves an action of ours off a key, Textual takes the editor's own binding with it.
@@ -45,6 +51,13 @@ class Prompt(TextArea):
         self._position = 0  # in the history; its length stands for the draft
         self._draft = ""
         self._enter: Timer | None = None
+        self.completion: CompletionList | None = None
+        """The list of what a command could become; None where no commands are typed."""
+
+    def get_line_filters(self) -> Sequence[LineFilter]:
+        """What the user writes is drawn as it is, whatever becomes of our own characters."""
+        filters = super().get_line_filters()
+        return literal(filters) if self.text else filters
 
     def replace_text(self, text: str) -> None:
         """Put `text` in, with the cursor at its end."""
@@ -56,6 +69,13 @@ class Prompt(TextArea):
         if not self._history or self._history[-1] != text:
             self._history.append(text)
         self._position = len(self._history)
+
+    def remember_earlier(self, texts: Iterable[str]) -> None:
+        """Add texts of earlier sessions before the history of this one, oldest first."""
+        known = set(self._history)
+        earlier = [text for text in texts if text not in known]
+        self._history[:0] = earlier
+        self._position += len(earlier)
 
     @property
     def enter_pending(self) -> bool:
@@ -81,6 +101,10 @@ class Prompt(TextArea):
             event.stop()
             event.prevent_default()
             self.action_newline()
+        elif event.key in keys_of(BY_ID["complete"]) and self._list is not None:
+            event.stop()
+            event.prevent_default()
+            self.action_complete()
         elif event.key in _WITHIN and not any(event.key in keys_of(BY_ID[id]) for id in _HISTORY):
             event.stop()
             getattr(self, _WITHIN[event.key])()
@@ -89,7 +113,7 @@ class Prompt(TextArea):
 
     def action_send(self) -> None:
         """Send, unless more input follows at once."""
-        self._enter = self.set_timer(_PASTE_S, self._send)
+        self._enter = later(self, _PASTE_S, self._send)
 
     def action_newline(self) -> None:
         """A new line in place of what is selected."""
@@ -97,7 +121,40 @@ class Prompt(TextArea):
 
     def _send(self) -> None:
         self._enter = None
-        self.post_message(self.Sent(self.text))
+        completed = None if self._list is None else self._list.instead_of_sending()
+        if completed is not None:
+            self.replace_text(completed)
+        else:
+            self.post_message(self.Sent(self.text))
+
+    # --- completion -----------------------------------------------------------------------------
+
+    @property
+    def _list(self) -> CompletionList | None:
+        """The list for the text as it is now, where there is something to choose."""
+        if self.completion is None:
+            return None
+        self.completion.look(self.text)
+        return self.completion if self.completion.is_open else None
+
+    @on(TextArea.Changed)
+    def _follow(self) -> None:
+        if self.completion is not None:
+            self.completion.look(self.text)
+
+    def action_complete(self) -> None:
+        """Take what the list has under its cursor; without a list, on to the next part of the screen."""
+        if self._list is not None:
+            self.replace_text(self._list.taken())
+        else:
+            self.screen.focus_next()
+
+    def close_completion(self) -> bool:
+        """Close the list until something else is typed; False where none is open."""
+        if self._list is None:
+            return False
+        self._list.dismiss(self.text)
+        return True
 
     # --- history --------------------------------------------------------------------------------
 
@@ -107,7 +164,9 @@ class Prompt(TextArea):
 
     def action_history_back(self) -> None:
         """At the first line the text sent before; elsewhere a line up."""
-        if self.navigator.is_first_wrapped_line(self.cursor_location) and self._position > 0:
+        if self._list is not None:
+            self._list.move(-1)
+        elif self.navigator.is_first_wrapped_line(self.cursor_location) and self._position > 0:
             self._recall(self._position - 1)
         else:
             self.action_cursor_up()
@@ -115,7 +174,9 @@ class Prompt(TextArea):
     def action_history_on(self) -> None:
         """At the last line the text sent after; elsewhere a line down."""
         last = self.navigator.is_last_wrapped_line(self.cursor_location)
-        if last and self._position < len(self._history):
+        if self._list is not None:
+            self._list.move(1)
+        elif last and self._position < len(self._history):
             self._recall(self._position + 1)
         else:
             self.action_cursor_down()
@@ -125,6 +186,8 @@ class Prompt(TextArea):
             self._draft = self.text
         self._position = position
         self.replace_text(self._history[position] if position < len(self._history) else self._draft)
+        if self.completion is not None:  # the arrows walk on through the history
+            self.completion.dismiss(self.text)
 
     def action_cursor_line_end(self, select: bool = False) -> None:
         """To the end of the line; from the end of the text, on to the end of the conversation."""

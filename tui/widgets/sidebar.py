@@ -9,6 +9,7 @@ from textual.content import Content
 from textual.widget import Widget
 
 from core.engine.events import ModelInfo
+from core.sizes import format_size
 from tui.figures import gigabytes
 from tui.keys import key_word
 from tui.placement import Placement
@@ -105,7 +106,7 @@ class Sidebar(Vertical):
                 "dtype": self._model.dtype,
                 "quant": self._model.weights,
                 "kernels": _kernels(self._model),
-                "context": f"{self._model.context} tokens",
+                "context": _context(self._model),
                 "chat_format": self._model.chat_format,
             }
         plan = self._placement.plan
@@ -133,7 +134,7 @@ class Sidebar(Vertical):
 
     def _reveal(self, row: SidebarRow) -> None:
         """Bring what belongs to a row into view with it; the row itself goes before."""
-        if row is [other for other in self.query(SidebarRow) if other.focusable][-1]:
+        if row is [other for other in self.query(SidebarRow) if other.focusable and other.display][-1]:
             self.query_one("#sidebar-rows").scroll_end(animate=False, immediate=True)
         if isinstance(row, PlacementRow):
             self.query_one(WhatIf).scroll_visible(animate=False, immediate=True)
@@ -141,6 +142,14 @@ class Sidebar(Vertical):
 
     def _explain(self, row: SidebarRow) -> None:
         self.query_one("#sidebar-help", PlainStatic).update(row.explanation)
+
+
+def _context(model: ModelInfo) -> str:
+    """How long it is and could be, and what the KV cache takes for it, or would take."""
+    now, most = (format_size(tokens * model.kv_bytes) for tokens in (model.context, model.max_context))
+    if model.context == model.max_context:
+        return f"{model.context} tokens, the limit\n{'':12}KV {now}"
+    return f"{model.context} of {model.max_context} tokens\n{'':12}KV {now} of {most}"
 
 
 def _kernels(model: ModelInfo) -> str:
