@@ -13,7 +13,6 @@ from core.engine.worker import LocalBackend
 from core.errors import UserError
 from core.folders import history_file
 from core.options import LoadOptions
-from tui.chat_session import ChatSession
 from tui.request import Request, load_options
 from tui.settings import Settings
 from tui.talk import Talk
@@ -67,6 +66,8 @@ def _recorder(backend: Backend, request: Request) -> Recorder | None:
 
 def talk_of(request: Request, options: LoadOptions, backend: Backend) -> Talk:
     """The chat that is to be shown."""
+    from tui.chat_session import ChatSession  # and Textual, which other modes do without
+
     start = request.start
     settings = Settings(start.values, start.presets, start.preset, start.replaced)
     return Talk(

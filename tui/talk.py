@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.history.records import Chat
-from tui.chat_session import ChatSession
 
 if TYPE_CHECKING:
     from core.history.store import History
+    from tui.chat_session import ChatSession
 
 
 @dataclass(frozen=True, slots=True)

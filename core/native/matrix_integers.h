@@ -8,7 +8,7 @@
 namespace {
 
 constexpr int FINER = 254;       // a second number counts in steps of the first one's by this
-constexpr float STANDS_OUT = 6;  // root mean squares of a row, above which 8 bits of a group are too coarse
+constexpr float STANDS_OUT = 3;    // root mean squares of a row, above which 8 bits of a group are too coarse
 constexpr int64_t PANEL_BYTES = 512;  // columns of a panel: 16 KB of codes, half of the first cache
 
 float mean_square(const float *x, int64_t columns) {

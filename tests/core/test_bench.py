@@ -193,7 +193,7 @@ def test_a_reading_counts_a_process_that_has_ended() -> None:
     work = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"
     subprocess.run([sys.executable, "-c", work], check=True)
     after = read_usage()
-    assert after.ours - before.ours >= 0.3
+    assert after.ours - before.ours >= 0.29  # both are whole ticks of a hundredth
     assert after.busy is not None
     assert before.busy is not None
     assert after.busy - before.busy >= 0.2

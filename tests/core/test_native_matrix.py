@@ -163,14 +163,14 @@ def computes_many(library: Library, format: str) -> bool:
 
 def rounded(x: Tensor) -> Tensor:
     """x as many rows are multiplied: 8 bits in groups of 32 columns, and 8 more where a group holds a number
-    above six times the row's root mean square; in float64."""
+    above three times the row's root mean square; in float64."""
     rows, columns = x.shape
     groups = torch.nn.functional.pad(x, (0, -columns % 32)).view(rows, -1, 32)
     largest = groups.abs().amax(2, keepdim=True)
     step = (largest / 127).double()
     numbers = torch.round(groups * torch.where(largest > 0, torch.tensor(127.0) / largest, 0)).double()
     finer = torch.round((groups.double() / step.where(step > 0, 1) - numbers) * 254) / 254
-    stands_out = largest > 6 * x.square().mean(1).sqrt()[:, None, None]
+    stands_out = largest > 3 * x.square().mean(1).sqrt()[:, None, None]
     return ((numbers + finer.where(stands_out, 0)) * step).view(rows, -1)[:, :columns]
 
 
@@ -184,6 +184,10 @@ def assert_close(out: Tensor, x: Tensor, values: Tensor, limit: float) -> None:
 
 # A group of 32 columns rounded to 16 bits: every column by at most half of a step, sqrt(32) / 2 / 32639.
 EXACT = 9e-5
+
+# Where 8 bits more are between two numbers, single precision may take the other one: a column differs by a
+# largest number / 127 / 254, which is three root mean squares and more, against the norm of 64 columns.
+TIE = 1.5e-5
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -210,7 +214,7 @@ def test_many_rows(libraries: dict[str, Library], format: str) -> None:
             for rows in MANY:
                 x = torch.randn(rows, columns)
                 out = product(library, x, weight)
-                assert_close(out, rounded(x), weight.values, 2e-6)
+                assert_close(out, rounded(x), weight.values, TIE)
                 if columns >= 1536:
                     exact = x.double() @ weight.values.double().T
                     assert (out - exact).norm() < 0.012 * exact.norm()

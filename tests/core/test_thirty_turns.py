@@ -65,9 +65,9 @@ def test_the_work_of_a_turn_does_not_grow(
         ids: list[int] = encode(text, continues=continues)
         return ids
 
-    def counted_run(tokens: list[int], cancelled: Callable[[], bool]) -> Any:
+    def counted_run(tokens: list[int], *rest: Any) -> Any:
         ran.append(len(tokens))
-        return run(tokens, cancelled)
+        return run(tokens, *rest)
 
     monkeypatch.setattr(real.tokenizer, "encode", counted_encode)
     monkeypatch.setattr(real.runner, "run", counted_run)
