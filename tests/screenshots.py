@@ -34,13 +34,16 @@ async def main() -> None:
     path = str(demo.locate() or demo.fetch(lambda done, total: None))
     await draw("chat", LoadOptions(path))
     small = LoadOptions(
-        path, device="sim", sim_vram=300_000_000, vram=180_000_000, sim_link=2.0, context=1024
+        path, device="sim", sim_vram=300_000_000, vram=120_000_000, sim_link=2.0, context=1024
     )
-    await draw("streaming", small, "/vram 240MB")
+    await draw("streaming", small, "/vram 160MB")
+    await draw("map", small, key="f4")
 
 
-async def draw(name: str, options: LoadOptions, change: str = "") -> None:
-    """The screen while the last message is answered; with a change of placement that is not yet made."""
+async def draw(name: str, options: LoadOptions, change: str = "", key: str = "") -> None:
+    """The screen while the last message is answered; with a change of placement that is not yet made, or the
+    page that a key opens.
+    """
     backend = LocalBackend(meters=True)
     values = default_values() | {"mirostat": 2, "mirostat_tau": 2.0, "seed": 7, "max_tokens": 220}
     session = ChatSession(backend, options, Settings(values))
@@ -54,6 +57,9 @@ async def draw(name: str, options: LoadOptions, change: str = "") -> None:
         if change:
             await say(pilot, change)
         await until(pilot, lambda: (running := session.conversation.running) is None or running.tokens > 90)
+        if key:
+            await pilot.press(key)
+            await pilot.pause(0.5)
         PICTURES.mkdir(exist_ok=True)
         app.save_screenshot(f"{name}.svg", str(PICTURES))
     backend.close(5)
