@@ -167,7 +167,7 @@ def load(history: History, chat: int) -> Chat:
 
 def _import(history: History, source: str) -> None:
     """Save what a file holds, all of it or nothing, and say under which numbers."""
-    from core.history.reading import documents, from_json
+    from core.history.documents import documents, from_json
 
     try:
         found = documents(_read(source))

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from core.history.reading import FORMAT, VERSION
-from core.history.reading import from_json as from_json
+from core.history.documents import FORMAT, VERSION
+from core.history.documents import from_json as from_json
 from core.history.records import Chat, SavedMessage
 from core.text.sanitize import one_line, sanitize
 

@@ -18,7 +18,7 @@ from core.engine.conversation import Conversation, Message
 from core.engine.events import Reason, Reply, Stats
 from core.errors import UserError
 from core.history.archive import from_json, markdown, to_json
-from core.history.reading import documents
+from core.history.documents import documents
 from core.history.records import Chat, SavedMessage
 from core.options import Sampling
 from core.text.sanitize import sanitize
