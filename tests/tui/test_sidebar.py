@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from textual import events
 
 from core.engine.events import Configure, Ready
 from core.options import PARAMS, Sampling
@@ -203,3 +204,15 @@ async def test_the_last_row_that_is_there_shows_the_end(open_chat: Open) -> None
         assert "KV 94.4" not in driver.screen_text
         await go_to(driver, LIVE[-1].key)
         assert "KV 94.4 MB of 189 MB" in driver.screen_text
+
+
+async def test_keys_right_behind_each_other_mean_what_they_did_when_they_were_pressed(open_chat: Open) -> None:
+    """The row has the Enter although the focus has left by the time it gets to it."""
+    async with open_chat() as driver:
+        await driver.press("ctrl+t", "down", "0")
+        for key in ("enter", "ctrl+t"):
+            driver.app.post_message(events.Key(key, None))
+        await driver.settle()
+        assert driver.last_sampling.top_p == 0
+        assert driver.chat.focused is driver.chat.prompt
+        assert not driver.chat.prompt.enter_pending

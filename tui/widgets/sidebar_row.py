@@ -9,6 +9,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from tui.commands import bindings
+from tui.keys import action_of
 
 
 class SidebarRow(Widget, can_focus=True):
@@ -143,7 +144,17 @@ class SidebarRow(Widget, can_focus=True):
         self.refresh()
 
     def on_key(self, event: events.Key) -> None:
-        """Printable characters go into the value; a digit begins one."""
+        """The settings' keys, in the order in which they were pressed; all else goes into the value.
+
+        As bindings they would mean what they mean to whoever has the focus by the time they are looked up:
+        an Enter here, with Ctrl+T right behind it, would send an empty message.
+        """
+        action = action_of("settings", event.key)
+        if action is not None:
+            event.stop()
+            event.prevent_default()
+            self.action_perform(action.id)
+            return
         character = event.character
         if character is None or not event.is_printable or not self.takes_text:
             return
