@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 MU_MIN = 0.1
-_ZIPF_RATIOS = 100  # the paper's m: how many of the likeliest tokens the exponent is fitted to
+ZIPF_RATIOS = 100  # the paper's m: how many of the likeliest tokens the exponent is fitted to
 
 
 def clamp_mu(mu: float, vocab_size: int) -> float:
@@ -48,7 +48,7 @@ def truncate_v1(logits: Tensor, mu: float) -> Tensor:
 
 def zipf_exponent(logits: Tensor) -> float:
     """Least-squares exponent s of p(rank) ~ rank^-s over the likeliest tokens."""
-    head = logits.topk(min(_ZIPF_RATIOS + 1, logits.numel())).values.double()
+    head = logits.topk(min(ZIPF_RATIOS + 1, logits.numel())).values.double()
     head = head[head.isfinite()]
     if head.numel() < 2:
         return math.inf
