@@ -8,12 +8,5 @@ class UserError(Exception):
     """
 
 
-class Unbuilt(UserError):
-    """A documented option whose implementation does not exist yet."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"{what} is not built yet; run without it, or see CHANGELOG.md for what is")
-
-
 class Cancelled(Exception):
     """The stop flag was seen; what was going on has left nothing half done."""

@@ -90,12 +90,15 @@ class Param:
         nouns = {"int": "a whole number", "size": "a size such as 6GB", "names": "names such as w1,w2"}
         noun = nouns.get(self.kind, "a number")
         if self.min is not None and self.max is not None:
-            text = f"{noun} from {self.min:g} to {self.max:g}"
+            text = f"{noun} from {self._bound(self.min)} to {self._bound(self.max)}"
         elif self.min is not None:
-            text = f"{noun} of at least {self.min:g}"
+            text = f"{noun} of at least {self._bound(self.min)}"
         else:
             text = noun
         return text if self.none is None else f"{text}, or {self.none}"
+
+    def _bound(self, value: float) -> str:
+        return str(int(value)) if self.kind == "int" else f"{value:g}"
 
     def format(self, value: Value) -> str:
         """`value` as the interface shows it."""
@@ -114,7 +117,7 @@ class Param:
 
 _MIROSTAT_IGNORES = ("mirostat", (1, 2), "ignored by Mirostat")
 _GREEDY_IGNORES = ("temperature", (0, 0.0), "no effect at temperature 0")
-_NEEDS_MIROSTAT = ("mirostat", (0,), "only with Mirostat 1 or 2")
+_NEEDS_MIROSTAT = ("mirostat", (0,), "needs Mirostat 1 or 2")
 
 PARAMS: tuple[Param, ...] = (
     Param(
@@ -187,6 +190,12 @@ PARAMS: tuple[Param, ...] = (
         "Fewer bits a weight, quantised at load: int8 by row, int4 in groups of 32 (or 128), nf4; none "
         "leaves them as stored.",
         "choice", "none", choices=("none", "int8", "nf4", "int4", "int4-128"), acts="load",
+    ),
+    Param(
+        "kv", ("--kv",), "KV cache",
+        "What keys and values are kept as: float, the type they are computed in, or int8 with a scale for "
+        "each head and token, half the memory of 16 bits.",
+        "choice", "float", choices=("float", "int8"), acts="load",
     ),
     Param(
         "kernels", ("--kernels",), "CPU kernels",
@@ -275,6 +284,7 @@ class LoadOptions:
     device: str = "auto"
     dtype: str = "auto"
     quant: str = "none"
+    kv: str = "float"
     kernels: str = "auto"
     context: int | None = None
     chat_format: str | None = None

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from core.errors import Unbuilt, UserError
+from core.errors import UserError
 from core.model.shapes import SHAPES
 from core.options import PARAMS, Param, Value
 from core.presets import SHIPPED
@@ -81,7 +81,6 @@ def _add_model(add: Add) -> None:
     add("--cpu", action="store_true", help="the same as --device cpu")
     add("--f16", action="store_true", help="the same as --dtype float16")
     add("--use_8bit", "--use-8bit", dest="use_8bit", action="store_true", help="the same as --quant int8")
-    add("--kv", type=_only("--kv", "float"), help=argparse.SUPPRESS)
     add("--version", action="version", version=f"llama-tui {version('llama-tui')}")
 
 
@@ -271,15 +270,6 @@ def _link(text: str) -> float:
     if not 0.001 <= speed <= 10_000:
         raise UserError(f"--sim-link {text}: give GB/s from 0.001 to 10000")
     return speed
-
-
-def _only(flag: str, accepted: str) -> Any:
-    def parse(text: str) -> str:
-        if text != accepted:
-            raise Unbuilt(f"{flag} {text}")
-        return text
-
-    return parse
 
 
 def _writable(text: str) -> Path:

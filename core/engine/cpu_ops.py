@@ -49,5 +49,8 @@ class NativeOps(Ops):
         mask: Tensor | None,
     ) -> Tensor:
         """See Ops."""
-        keys, values = cache.layer(layer, q.shape[0])
-        return self._calls.attend(q, k, v, rope, keys, values, cache.length, 2 * rope.shape[-1])
+        there = cache.layer(layer, q.shape[0])
+        return self._calls.attend(
+            q, k, v, rope, there.keys, there.values, cache.length, 2 * rope.shape[-1],
+            there.key_scales, there.value_scales,
+        )  # fmt: skip

@@ -71,13 +71,12 @@ _ACCEPTS: dict[str, Callable[[Any], bool]] = {
     **{
         key: _parameter(key)
         for key in (
-            "device", "dtype", "quant", "kernels", "context", "chat_format", "offload_exclusion",
+            "device", "dtype", "quant", "kv", "kernels", "context", "chat_format", "offload_exclusion",
             "cpu_layers",
         )
     },
     "synthetic": lambda value: value in list(SHAPES),
     "sim_link": lambda value: type(value) in (int, float) and 0.001 <= value <= 10_000,
-    "kv": lambda value: value == "float",
 }  # fmt: skip
 
 NAMES = frozenset(_ACCEPTS)

@@ -178,6 +178,11 @@ class Transformer(nn.Module):
         """Compute the rotations for positions below `length`; needed once, before the first pass."""
         self._rope = rope_table(self.config, length).to(device)
 
+    @property
+    def rope(self) -> Tensor:
+        """The rotations of all positions that it is prepared for, complex64 [positions, D/2]."""
+        return self._rope
+
     def forward(
         self, tokens: Tensor, cache: KVCache, keep: int = 1, cancelled: Callable[[], bool] = never
     ) -> Tensor:

@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "attention_codes.h"
+#include "attention_rows.h"
 #include "vectors.h"
 
 // Everything that attention needs, as ops_calls.py packs it: eight bytes each.
@@ -18,16 +20,14 @@ struct Attention {
     int64_t q_stride, k_stride, v_stride;  // elements from row to row
     const float *rope;  // [T][D / 2] pairs of cosine and sine
     void *keys, *values;  // [K][capacity][D], `head_stride` elements from head to head
-    int64_t head_stride, type;
+    float *key_scales, *value_scales;  // of codes: [K][capacity], `scale_stride` elements from head to head
+    int64_t head_stride, scale_stride, type;
     float *out;  // [T][H * D]
     int64_t T, H, K, D, start;
 };
 
 namespace ops {
 
-constexpr int TILE = W == 16 ? 8 : 4;  // rows computed at a time: two vectors of each fill the registers
-constexpr int ROUND = 128;  // positions between two corrections of the softmax's maximum
-constexpr int AHEAD = 4096;  // bytes from which keys are fetched; less came too late
 constexpr int64_t UNITS = 64;  // into which positions are divided at most; bounds what waits to be merged
 constexpr int64_t ROWS = 64;  // of a unit at most; whole tiles
 // Multiplications, and elements, from which a second thread earns the microseconds that it takes to wake it.
@@ -46,121 +46,17 @@ template <int TYPE> static void append(const Attention &a, int64_t head, int64_t
     const float *v = a.v + t * a.v_stride + head * a.D;
     const int64_t to = head * a.head_stride + (a.start + t) * a.D;
     rotate(a.k + t * a.k_stride + head * a.D, a.rope + t * a.D, a.D, 1, row);
-    for (int64_t d = 0; d < a.D; d += W) {
-        const int64_t at = (to + d) * BYTES<TYPE>, left = a.D - d;
-        store<TYPE>((char *)a.keys + at, load_some<FLOAT32>(row + d, left), left);
-        store<TYPE>((char *)a.values + at, load_some<FLOAT32>(v + d, left), left);
-    }
-}
-
-// What is known of one row so far: the largest score, and the sum of e^(score - largest).
-struct Total {
-    float largest, sum;
-};
-
-// Some rows of one key head, and some positions.
-struct Part {
-    const float *q;  // [rows][P], zeros up to a whole tile
-    const char *keys, *values;  // [count][D]
-    const char *next_values, *next_keys;  // read afterwards, as long as these; null: nothing to fetch
-    int64_t D, P, rows, count;
-    float *sums;  // [rows][P] of weights x values
-    Total *totals;  // [rows]
-};
-
-// Asks for memory that is read next, while this is computed.
-static inline void fetch(const char *from, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(from + i, 0, 2);
-}
-
-// scores [count][N], up to a vector of them, which are not to be used, too many.
-template <int TYPE, int N> static void score(const Part &part, float *scores) {
-    constexpr int M = W / N;  // positions at a time: W sums, which become one vector of scores
-    const int64_t D = part.D, P = part.P, line = D * BYTES<TYPE>;
-    for (int64_t p = 0; p < part.count; p += M, scores += W) {
-        const char *keys[M];
-        for (int m = 0; m < M; m++) keys[m] = part.keys + smaller(p + m, part.count - 1) * line;
-        if (part.next_values) {
-            fetch(part.keys + p * line + AHEAD, M * line);
-            fetch(part.next_values + p * line, M * line);
-        }
-        Vector sums[W] = {};
-        const auto add = [&](int64_t d, auto load_at) __attribute__((always_inline)) {
-            Vector x[N];
-#pragma GCC unroll 8
-            for (int n = 0; n < N; n++) x[n] = read<Vector>(part.q + n * P + d);
-#pragma GCC unroll 16
-            for (int m = 0; m < M; m++) {
-                const Vector k = load_at(keys[m] + d * BYTES<TYPE>);
-#pragma GCC unroll 8
-                for (int n = 0; n < N; n++) sums[m * N + n] = fma(x[n], k, sums[m * N + n]);
-            }
-        };
-        int64_t d = 0;
-        for (; d + W <= D; d += W) add(d, load<TYPE>);
-        if (d < D) add(d, [&](const char *place) { return load_some<TYPE>(place, D - d); });
-        write(scores, sums_of(sums));
-    }
-}
-
-// Scores [count][N] become weights e^(score - largest), 0 where a row does not see the position, and what was
-// summed up with another largest score is corrected.
-template <int N> static void soften(const Part &part, const int64_t *visible, float *scores) {
-    const int64_t length = (part.count * N + W - 1) / W * W;
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t i = visible[n] * N + n; i < length; i += N) scores[i] = -INFINITY;
-    Vector most = read<Vector>(scores), bases, sums = {};
-    for (int64_t i = W; i < length; i += W) {
-        most = larger(read<Vector>(scores + i), most);
-    }
-    for (int n = 0; n < N; n++) {
-        const float before = n < part.rows ? part.totals[n].largest : -INFINITY;
-        float top = before;
-        for (int i = n; i < W; i += N) top = most[i] > top ? most[i] : top;
-        const float base = top == -INFINITY ? 0 : top;
-        for (int i = n; i < W; i += N) bases[i] = base;
-        if (n >= part.rows || top == before) continue;
-        part.totals[n].largest = top;
-        if (before == -INFINITY) continue;  // nothing is summed up yet
-        const float keep = exponential(splat(before - base))[0];
-        part.totals[n].sum *= keep;
-        for (float *x = part.sums + n * part.P; x < part.sums + (n + 1) * part.P; x += W)
-            write(x, read<Vector>(x) * keep);
-    }
-    for (int64_t i = 0; i < length; i += W) {
-        const Vector e = exponential(read<Vector>(scores + i) - bases);
-        write(scores + i, e);
-        sums += e;
-    }
-    for (int i = 0; i < W; i++)
-        if (i % N < part.rows) part.totals[i % N].sum += sums[i];
-}
-
-// sums += weights [count][step] x values: `rows` <= N rows, V vectors of the dimensions from d on.
-template <int TYPE, int N, int V>
-static void gather(const Part &part, int64_t d, const float *weights, int64_t step) {
-    if constexpr (N > 1)
-        if (part.rows < N) return gather<TYPE, N - 1, V>(part, d, weights, step);
-    float *sums = part.sums + d;
-    Vector s[N][V];
-#pragma GCC unroll 8
-    for (int n = 0; n < N; n++)
-        for (int j = 0; j < V; j++) s[n][j] = read<Vector>(sums + n * part.P + j * W);
-    for (int64_t p = 0; p < part.count; p++) {
-        const int64_t at = (p * part.D + d) * BYTES<TYPE>;
-        if (part.next_keys) fetch(part.next_keys + at, V * W * BYTES<TYPE>);
-        Vector v[V];
-        for (int j = 0; j < V; j++)
-            v[j] = load_some<TYPE>(part.values + at + j * W * BYTES<TYPE>, V > 1 ? W : part.D - d);
-#pragma GCC unroll 8
-        for (int n = 0; n < N; n++) {
-            const Vector x = splat(weights[p * step + n]);
-            for (int j = 0; j < V; j++) s[n][j] = fma(x, v[j], s[n][j]);
+    if constexpr (TYPE == INT8) {
+        const int64_t at = head * a.scale_stride + a.start + t;
+        a.key_scales[at] = quantise(row, a.D, 127, (int8_t *)a.keys + to);
+        a.value_scales[at] = quantise(v, a.D, 127, (int8_t *)a.values + to);
+    } else {
+        for (int64_t d = 0; d < a.D; d += W) {
+            const int64_t at = (to + d) * BYTES<TYPE>, left = a.D - d;
+            store<TYPE>((char *)a.keys + at, load_some<FLOAT32>(row + d, left), left);
+            store<TYPE>((char *)a.values + at, load_some<FLOAT32>(v + d, left), left);
         }
     }
-#pragma GCC unroll 8
-    for (int n = 0; n < N; n++)
-        for (int j = 0; j < V; j++) write(sums + n * part.P + j * W, s[n][j]);
 }
 
 // `rows` <= N rows, which see `visible` of the positions, at most ROUND.
@@ -168,6 +64,11 @@ template <int TYPE, int N> static void tile(const Part &part, const int64_t *vis
     if constexpr (N > 1)
         if (part.rows <= N / 2) return tile<TYPE, N / 2>(part, visible);
     alignas(64) float scores[ROUND * N + W];
+    if constexpr (TYPE == INT8) {
+        score_codes<N>(part, scores);
+        soften<N>(part, visible, scores);
+        return gather_codes<N>(part, scores);
+    }
     score<TYPE, N>(part, scores);
     soften<N>(part, visible, scores);
     int64_t d = 0;
@@ -190,6 +91,10 @@ template <int TYPE> static void attend_unit(const Attention &a, const Unit &unit
     for (int64_t first = unit.first; first < stop; first += ROUND) {
         const int64_t at = unit.head * a.head_stride * BYTES<TYPE> + first * line;
         part.keys = (const char *)a.keys + at, part.values = (const char *)a.values + at;
+        if constexpr (TYPE == INT8) {
+            const int64_t scale = unit.head * a.scale_stride + first;
+            part.key_scales = a.key_scales + scale, part.value_scales = a.value_scales + scale;
+        }
         part.next_values = part.values;
         part.next_keys = stop - first > ROUND ? part.keys + ROUND * line : nullptr;
         for (int64_t row = 0; row < rows; row += TILE) {
@@ -205,6 +110,7 @@ template <int TYPE> static void attend_unit(const Attention &a, const Unit &unit
             }
             part.q = whole.q + row * part.P, part.sums = whole.sums + row * part.P;
             part.totals = whole.totals + row;
+            if (whole.q_scales) part.q_scales = whole.q_scales + row;
             tile<TYPE, TILE>(part, visible);
             part.next_values = part.next_keys = nullptr;
         }
@@ -251,19 +157,24 @@ template <int TYPE> static int attend(const Attention &a) {
     const int64_t length = (S + wanted - 1) / wanted, splits = (S + length - 1) / length;
     const int64_t queries = (R + TILE) * P;  // of one head, and zeros behind them
     static thread_local Scratch scratch;
-    float *q = scratch.room(a.K * queries + a.K * splits * R * (P + 2));
+    float *q = scratch.room(a.K * queries + a.K * splits * R * (P + 2) + a.K * (R + TILE));
     if (q == nullptr) return 1;
     float *sums = q + a.K * queries;
     Total *totals = (Total *)(sums + a.K * splits * R * P);
+    float *q_scales = (float *)(totals + a.K * splits * R);  // of each head's queries, and zeros behind them
     std::memset(q, 0, a.K * queries * sizeof *q);
+    if (TYPE == INT8) std::memset(q_scales, 0, a.K * (R + TILE) * sizeof *q_scales);
 #pragma omp parallel for if (a.T * a.H * D > PARALLEL_ELEMENTS)
     for (int64_t i = 0; i < a.T * a.K; i++) {
         const int64_t t = i / a.K, head = i % a.K;
         const float *rope = a.rope + t * D;
         float *to = q + head * queries + t * G * P;
         append<TYPE>(a, head, t, to);  // the room is taken afterwards
-        for (int64_t g = 0; g < G; g++)
-            rotate(a.q + t * a.q_stride + (head * G + g) * D, rope, D, 1 / std::sqrt(float(D)), to + g * P);
+        for (int64_t g = 0; g < G; g++) {
+            float *row = to + g * P;
+            rotate(a.q + t * a.q_stride + (head * G + g) * D, rope, D, 1 / std::sqrt(float(D)), row);
+            if (TYPE == INT8) q_scales[head * (R + TILE) + t * G + g] = encode(row, D, P);
+        }
     }
 #pragma omp parallel if (S * a.K * P * (R + 4) > PARALLEL)
     {
@@ -274,6 +185,7 @@ template <int TYPE> static int attend(const Attention &a) {
             Part part = {};
             part.q = q + head * queries + row * P, part.sums = sums + at * P, part.totals = totals + at;
             part.D = D, part.P = P, part.rows = smaller(R - row, rows);
+            if (TYPE == INT8) part.q_scales = q_scales + head * (R + TILE) + row;
             attend_unit<TYPE>(a, {head, row, first, smaller(first + length, S)}, part);
         }
 #pragma omp for schedule(static)

@@ -25,6 +25,9 @@ _SOURCES = ("matrix.cpp", "ops.cpp")
 _HEADERS = (
     "simd.h",
     "vectors.h",
+    "codes.h",
+    "attention_rows.h",
+    "attention_codes.h",
     "attention.h",
     "matrix_shared.h",
     "matrix_few.h",

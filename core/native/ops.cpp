@@ -62,6 +62,7 @@ void gate(const float *a, int64_t a_stride, const float *b, int64_t b_stride, in
 // Rotates q and k, appends k and v to the cache and attends. Not zero: there is no memory.
 int attend(const Attention *a) {
     if (a->type == FLOAT32) return ops::attend<FLOAT32>(*a);
+    if (a->type == INT8) return ops::attend<INT8>(*a);
     return a->type == FLOAT16 ? ops::attend<FLOAT16>(*a) : ops::attend<BFLOAT16>(*a);
 }
 }

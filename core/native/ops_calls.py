@@ -13,8 +13,8 @@ from struct import Struct
 import torch
 from torch import Tensor
 
-_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-_ATTENTION = Struct("=17q").pack  # `struct Attention`: packing costs less than as many arguments
+_TYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2, torch.int8: 3}
+_ATTENTION = Struct("=20q").pack  # `struct Attention`: packing costs less than as many arguments
 
 
 class OpsCalls:
@@ -52,14 +52,14 @@ class OpsCalls:
 
     def attend(
         self, q: Tensor, k: Tensor, v: Tensor, rope: Tensor, keys: Tensor, values: Tensor,
-        start: int, head_dim: int,
+        start: int, head_dim: int, key_scales: Tensor | None = None, value_scales: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Rotate q and k, write k and v behind the `start` tokens of the cache, and attend: [T, H * D].
 
         q [T, H * D], k and v [T, K * D] in float32, their rows apart as they like; rope [T, D / 2] complex,
         contiguous; keys and values [K, capacity, D], the whole memory of a layer, alike in strides and in
-        type, which is any of the three. Every new token sees those before it and itself. Raises
-        MemoryError.
+        type, which is any float or int8: codes, with their scales [K, capacity] in float32. Every new token
+        sees those before it and itself. Raises MemoryError.
         """
         T, width = q.shape
         K, capacity, D = keys.shape
@@ -67,11 +67,17 @@ class OpsCalls:
         assert line == D == head_dim and start + T <= capacity and keys.shape == values.shape
         assert k.shape == v.shape == (T, K * D) and rope.shape == (T, D // 2) and width % (K * D) == 0
         assert q.dtype is k.dtype is v.dtype is torch.float32
+        scales, scales_apart = (0, 0), 0
+        if key_scales is not None and value_scales is not None:
+            scales, scales_apart = (key_scales.data_ptr(), value_scales.data_ptr()), key_scales.stride(0)
+            assert key_scales.dtype is value_scales.dtype is torch.float32
+            assert key_scales.stride() == value_scales.stride() == (scales_apart, 1)
+        assert (scales_apart > 0) is (keys.dtype is torch.int8)
         out = torch.empty(T, width)
         packed = _ATTENTION(
             q.data_ptr(), k.data_ptr(), v.data_ptr(), q.stride(0), k.stride(0), v.stride(0),
-            rope.data_ptr(), keys.data_ptr(), values.data_ptr(), apart, _TYPES[keys.dtype],
-            out.data_ptr(), T, width // D, K, D, start,
+            rope.data_ptr(), keys.data_ptr(), values.data_ptr(), *scales, apart, scales_apart,
+            _TYPES[keys.dtype], out.data_ptr(), T, width // D, K, D, start,
         )  # fmt: skip
         if self._attend(packed):
             raise MemoryError(f"attention of {T} tokens behind {start}")

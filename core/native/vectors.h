@@ -1,4 +1,4 @@
-// Vectors of this processor, W lanes of float32, for ops.cpp: sums, e^x, and the three types in memory.
+// Vectors of this processor, W lanes of float32, for ops.cpp: sums, e^x, and the types in memory.
 #pragma once
 
 #include <cstdint>
@@ -176,11 +176,12 @@ static inline Halves to_bfloat16(Vector v) {
     return __builtin_convertvector(checked, Halves);
 }
 
-template <int TYPE> constexpr int64_t BYTES = TYPE == FLOAT32 ? 4 : 2;
+template <int TYPE> constexpr int64_t BYTES = TYPE == FLOAT32 ? 4 : TYPE == INT8 ? 1 : 2;
 
 template <int TYPE> static inline Vector load(const void *place) {
     if constexpr (TYPE == FLOAT32) return read<Vector>(place);
     else if constexpr (TYPE == FLOAT16) return from_float16(read<Halves>(place));
+    else if constexpr (TYPE == INT8) return ::load((const int8_t *)place);
     else return cast<Vector>(__builtin_convertvector(read<Halves>(place), Bits) << 16);
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
+from core.model.cache_size import cache_bytes
 from core.model.config import ModelConfig
 from core.weights.layouts import FLOATS, fits, size_of
 
@@ -112,14 +113,16 @@ def needs_of(
     states: str | None = None,
     quant: str = "none",
     kept: Mapping[str, str] | None = None,
+    beside: int = 0,
 ) -> Needs:
     """The needs of a model whose floats are of the type `dtype`.
 
     `kv_type` and `states` are as `dtype` if not given. Matrices are quantised to `quant`; with "none",
-    those in `kept` (Meta's name: format) are left as their file has them.
+    those in `kept` (Meta's name: format) are left as their file has them. `beside` is what the device needs
+    of workspace for more than the pass itself.
     """
     kv_type, states = kv_type or dtype, states or dtype
-    item, kv_item = FLOAT_BYTES[dtype], FLOAT_BYTES[kv_type]
+    item = FLOAT_BYTES[dtype]
     shapes = config.shapes()
     formats = formats_of(config, dtype, quant, kept or {})
 
@@ -140,7 +143,6 @@ def needs_of(
         shape = (stop - start, config.dim)
         tile = WeightNeed(f"output.{i}", matrix_bytes(head, *shape), head, shape)
         units.append(UnitNeed(tile.name, (tile,)))
-    kv_width = config.n_kv_heads * config.head_dim
     workspace, workspace_row = _workspace(config, context, formats, states, kv_type)
     return Needs(
         dtype=dtype,
@@ -154,8 +156,8 @@ def needs_of(
         embedding_row=config.dim * item,
         embedding_format=head if config.tied else dtype,
         norms=sum(aligned(shape[0] * item) for shape in shapes.values() if len(shape) == 1),
-        kv=2 * config.n_layers * context * kv_width * kv_item,
-        workspace=workspace,
+        kv=cache_bytes(config, context, kv_type),
+        workspace=workspace + beside,
         workspace_row=workspace_row,
         max_rows=max_rows,
     )
@@ -165,7 +167,8 @@ def _workspace(
     config: ModelConfig, context: int, formats: Mapping[str, str], states: str, kv_type: str
 ) -> tuple[int, int]:
     """What a pass takes besides the weights and the cache: once, and for each of its rows."""
-    item, kv_item = FLOAT_BYTES[states], FLOAT_BYTES[kv_type]
+    item = FLOAT_BYTES[states]
+    kv_item = FLOAT_BYTES.get(kv_type, item)  # codes are computed in the type of the states
     group, kv_width = config.n_heads // config.n_kv_heads, config.n_kv_heads * config.head_dim
     # Alive at once in the widest moment of each part of a pass, for one row: states, their float32 copies
     # in a norm, what the matrices give, and the mask with its float form.
@@ -178,6 +181,8 @@ def _workspace(
     tile = 0 if set(formats.values()) == {states} else min(widest, TILE_VALUES) * _TILE_BYTES
     # Attention over many rows wants keys and values in the type of the states.
     cast = 0 if kv_type == states else 2 * context * kv_width * item
+    if kv_type == "int8":  # the values of codes have a place of their own
+        tile, cast = tile + cast, 0
     logits = config.vocab_size * (4 + item)
     return logits + context * config.head_dim * 4 + max(tile, cast), residual + max(attention, feed_forward)
 

@@ -91,11 +91,11 @@ def test_a_preset_of_a_shipped_name_wins_and_keeps_its_place(tmp_path: Path) -> 
         (
             "[defaults]\ntop_k = 1.5\ntop_k2 = 1",
             [
-                "2: top_k 1.5: give a whole number from 0 to 1e+06",
+                "2: top_k 1.5: give a whole number from 0 to 1000000",
                 "3: top_k2 is unknown; did you mean top_k?",
             ],
         ),
-        ("[defaults]\nmax_tokens = true", ["2: max_tokens true: give a whole number from 1 to 1e+06"]),
+        ("[defaults]\nmax_tokens = true", ["2: max_tokens true: give a whole number from 1 to 1000000"]),
         ("[defaults]\ntemperature = false", ["2: temperature false: give a number from 0 to 5"]),
         ('[defaults]\ntemperature = "0.5"', ['2: temperature "0.5": give a number from 0 to 5']),
         ("[defaults]\ntemperature = nan", ["2: temperature nan: out of range, give a number from 0 to 5"]),

@@ -295,7 +295,7 @@ def test_a_launch_can_only_name_a_model_and_how_it_is_loaded() -> None:
         "offload_exclusion": ["--help"],
         "stats": "/etc/passwd",
         "script": "/etc/passwd",
-        "kv": "int8",
+        "kv": "int4",
         "\ud800": "x",
     }
     for key, value in hostile.items():

@@ -78,9 +78,11 @@ def naive(weights: dict[str, torch.Tensor], c: ModelConfig, tokens: list[int]) -
     return torch.stack([w["output.weight"] @ norm(x, w["norm.weight"]) for x in xs])
 
 
-def run(model: Transformer, tokens: list[int], chunks: list[int]) -> torch.Tensor:
+def run(
+    model: Transformer, tokens: list[int], chunks: list[int], kv: torch.dtype = torch.float32
+) -> torch.Tensor:
     """Logits [T, V] from a fresh cache, fed in chunks of these lengths."""
-    cache = KVCache(model.config, 64, torch.float32, CPU)
+    cache = KVCache(model.config, 64, kv, CPU)
     rows, start = [], 0
     for length in chunks:
         part = tokens[start : start + length]

@@ -14,11 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from core.model.cache import quantised
 from core.native import build
 from core.native.ops_calls import OpsCalls
 
 BUILDS = {"native": "-march=native", "x86-64-v3": "-march=x86-64-v3", "plain": "-DPLAIN"}
-TYPES = (torch.float32, torch.float16, torch.bfloat16)
+FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+TYPES = (*FLOATS, torch.int8)  # of the cache
 HEADS = ((1, 1), (4, 1), (9, 3), (32, 4))  # of queries, of keys
 SIZES = (64, 80, 128)
 
@@ -73,13 +75,23 @@ class Case:
         self.q, self.k, self.v = both.split([H * D, K * D, K * D], dim=1)
         angles = torch.rand(T, D // 2, dtype=torch.float64) * 6
         self.rope = torch.polar(torch.ones_like(angles), angles).to(torch.complex64)
-        memory = torch.full((2, K, 2, self.start + T + 5, D), math.nan, dtype=self.dtype)
-        memory[:, :, 1, : self.start] = torch.randn(2, K, self.start, D).to(self.dtype)
-        self.memory, self.keys, self.values = memory, memory[0, :, 1], memory[1, :, 1]
+        shape, before = (2, K, 2, self.start + T + 5), torch.randn(2, K, self.start, D)
+        self.scales = torch.full(shape, math.nan)  # of int8
+        if self.dtype is torch.int8:
+            self.memory = torch.full((*shape, D), -128, dtype=torch.int8)
+            rows = (slice(None), slice(None), 1, slice(self.start))
+            self.memory[rows], self.scales[rows] = quantised(before)
+        else:
+            self.memory = torch.full((*shape, D), math.nan, dtype=self.dtype)
+            self.memory[:, :, 1, : self.start] = before.to(self.dtype)
+        (self.keys, self.values), (self.key_scales, self.value_scales) = (
+            self.memory[:, :, 1], self.scales[:, :, 1],
+        )  # fmt: skip
 
     def run(self, calls: OpsCalls) -> Tensor:
-        cache = (self.keys, self.values)
-        return calls.attend(self.q, self.k, self.v, self.rope, *cache, self.start, self.D)
+        cache, scales = (self.keys, self.values), (self.key_scales, self.value_scales)
+        given = scales if self.dtype is torch.int8 else ()
+        return calls.attend(self.q, self.k, self.v, self.rope, *cache, self.start, self.D, *given)
 
     def rotated(self, x: Tensor) -> Tensor:
         """[T, heads, D] in float64."""
@@ -87,28 +99,52 @@ class Case:
         turned = torch.complex(pairs[..., 0], pairs[..., 1]) * self.rope.to(torch.complex128)[:, None]
         return torch.stack((turned.real, turned.imag), dim=-1).flatten(2)
 
+    def cached(self) -> tuple[Tensor, Tensor]:
+        """Keys and values in the cache, [K, S, D] in float64."""
+        S = self.start + self.T
+        keys, values = self.keys[:, :S].double(), self.values[:, :S].double()
+        if self.dtype is torch.int8:
+            keys *= self.key_scales[:, :S, None].double()
+            values *= self.value_scales[:, :S, None].double()
+        return keys, values
+
     def expected(self) -> Tensor:
         """Attention over the cache as it is after the call: [T, H * D] in float64."""
         S, repeats = self.start + self.T, self.H // self.K
-        keys, values = (x[:, :S].double().repeat_interleave(repeats, dim=0) for x in (self.keys, self.values))
+        keys, values = (x.repeat_interleave(repeats, dim=0) for x in self.cached())
         scores = torch.einsum("thd,hsd->hts", self.rotated(self.q), keys) / math.sqrt(self.D)
         later = torch.arange(S) > self.start + torch.arange(self.T)[:, None]
         weights = scores.masked_fill(later, -math.inf).softmax(-1)
         return torch.einsum("hts,hsd->thd", weights, values).flatten(1)
 
     def check(self, calls: OpsCalls, tolerance: float = 5e-6) -> None:
-        before = self.memory.clone()
+        if self.dtype is torch.int8:  # queries and weights are in 16 bits then, far finer than the cache
+            tolerance *= 80
+        before, scales_before = self.memory.clone(), self.scales.clone()
         out, start, stop = self.run(calls), self.start, self.start + self.T
         assert out.shape == (self.T, self.H * self.D)
         torch.testing.assert_close(out.double(), self.expected(), atol=tolerance, rtol=1e-5, msg=str(self))
+        self._check_new_rows(start, stop)
+        for all_, new, was in ((self.memory, before, before), (self.scales, scales_before, scales_before)):
+            all_[:, :, 1, start:stop] = new[:, :, 1, start:stop]
+            assert torch.equal(all_.nan_to_num(7.0), was.nan_to_num(7.0)), "other memory was written"
+
+    def _check_new_rows(self, start: int, stop: int) -> None:
+        """What was written is what was given, as precise as the type is."""
         keys, values = (x[:, start:stop].transpose(0, 1) for x in (self.keys, self.values))
-        assert torch.equal(values, self.v.reshape(values.shape).to(self.dtype)), self
+        given, turned = self.v.reshape(values.shape), self.rotated(self.k)
+        if self.dtype is torch.int8:
+            scales = self.key_scales[:, start:stop].T
+            torch.testing.assert_close(scales.double(), turned.abs().amax(-1) / 127, atol=0, rtol=1e-6)
+            error = (keys * scales.double()[..., None] - turned).abs()
+            assert (error <= 0.501 * scales[..., None]).all(), self
+            codes, scales = quantised(given)
+            assert torch.equal(values, codes), self
+            assert torch.equal(self.value_scales[:, start:stop].T, scales), self
+            return
+        assert torch.equal(values, given.to(self.dtype)), self
         unit = torch.finfo(self.dtype).eps
-        torch.testing.assert_close(
-            keys.double(), self.rotated(self.k), atol=max(unit / 8, 1e-6), rtol=unit, msg=str(self)
-        )
-        self.keys[:, start:stop], self.values[:, start:stop] = math.nan, math.nan
-        assert torch.equal(self.memory.nan_to_num(7.0), before.nan_to_num(7.0)), "other memory was written"
+        torch.testing.assert_close(keys.double(), turned, atol=max(unit / 8, 1e-6), rtol=unit, msg=str(self))
 
 
 @pytest.mark.parametrize("dtype", TYPES, ids=str)
@@ -140,8 +176,8 @@ def test_attention_of_odd_shapes(calls: OpsCalls) -> None:
 
 def test_scores_far_from_zero(calls: OpsCalls) -> None:
     """e^score alone would overflow, and most weights underflow."""
-    for scale, T in product((30.0, 300.0), (1, 4, 70)):
-        case = Case(T, 4, 2, 64, 700, torch.float32)
+    for scale, T, dtype in product((30.0, 300.0), (1, 4, 70), (torch.float32, torch.int8)):
+        case = Case(T, 4, 2, 64, 700, dtype)
         case.q *= scale
         case.check(calls, tolerance=1e-3)
 
@@ -158,7 +194,7 @@ def test_what_is_no_number_stays_in_its_row_and_head(calls: OpsCalls, dtype: tor
         assert finite.all()
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_rounding_into_the_cache_is_torchs(calls: OpsCalls, dtype: torch.dtype) -> None:
     """Any float32 there is: ties, what overflows, denormal numbers, infinity and NaN."""
     patterns = (
@@ -201,7 +237,7 @@ def test_the_number_of_threads_changes_no_bit(calls: OpsCalls) -> None:
     assert all(torch.equal(a, results[0][0]) and torch.equal(b, results[0][1]) for a, b in results)
 
 
-@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_norm_equals_float64(calls: OpsCalls, dtype: torch.dtype) -> None:
     for rows, columns, scale in product((1, 3, 40), (2, 5, 16, 77, 576, 2049), (1e-6, 1.0, 1e6)):
         x, weight = torch.randn(rows, columns) * scale, torch.randn(columns).to(dtype)

@@ -15,7 +15,8 @@ def test_defaults_are_the_contracts() -> None:
     wanted = {
         "temperature": 0.6, "top_p": 0.9, "top_k": 0, "min_p": 0, "repeat_penalty": 1, "mirostat": 0,
         "mirostat_tau": 5, "mirostat_eta": 0.1, "seed": None, "max_tokens": 512, "system": None,
-        "device": "auto", "dtype": "auto", "quant": "none", "kernels": "auto", "context": None,
+        "device": "auto", "dtype": "auto", "quant": "none", "kv": "float", "kernels": "auto",
+        "context": None,
         "chat_format": None,
         "vram": None, "ram": None, "offload_exclusion": None, "cpu_layers": None,
     }  # fmt: skip
@@ -75,7 +76,7 @@ def test_what_is_refused_names_the_value_and_the_way_out(key: str, text: str, me
 def test_what_is_ignored_and_why() -> None:
     values = default_values()
     assert inert_reason(BY_KEY["top_p"], values) is None
-    assert inert_reason(BY_KEY["mirostat_tau"], values) == "only with Mirostat 1 or 2"
+    assert inert_reason(BY_KEY["mirostat_tau"], values) == "needs Mirostat 1 or 2"
     values["temperature"] = 0.0
     assert inert_reason(BY_KEY["top_p"], values) == "no effect at temperature 0"
     assert inert_reason(BY_KEY["repeat_penalty"], values) is None

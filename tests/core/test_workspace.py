@@ -37,10 +37,13 @@ class LiveBytes(TorchDispatchMode):
         return out
 
 
+@pytest.mark.parametrize("kv_type", ["float", "int8"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("kv_heads", [8, 2])
 @pytest.mark.parametrize("rows", [1, 8, 128])
-def test_the_workspace_is_enough_and_not_far_too_much(dtype: torch.dtype, kv_heads: int, rows: int) -> None:
+def test_the_workspace_is_enough_and_not_far_too_much(
+    dtype: torch.dtype, kv_heads: int, rows: int, kv_type: str
+) -> None:
     config = ModelConfig(
         dim=256, n_layers=2, n_heads=8, n_kv_heads=kv_heads, head_dim=32, hidden_dim=704, vocab_size=999,
         norm_eps=1e-5,
@@ -48,9 +51,11 @@ def test_the_workspace_is_enough_and_not_far_too_much(dtype: torch.dtype, kv_hea
     context = 512
     model = Transformer(config).to(dtype).requires_grad_(False)
     model.prepare(context, torch.device("cpu"))
-    cache = KVCache(config, context, dtype, torch.device("cpu"))
+    kept = torch.int8 if kv_type == "int8" else dtype
+    cache = KVCache(config, context, kept, torch.device("cpu"))
     cache.commit([0] * (context - rows))  # the last rows of a full context are the most expensive ones
-    needs = needs_of(config, str(dtype).removeprefix("torch."), context, 512)
+    type_, of_cache = (str(one).removeprefix("torch.") for one in (dtype, kept))
+    needs = needs_of(config, type_, context, 512, kv_type=of_cache)
     allowed = needs.workspace + rows * needs.workspace_row
     with torch.inference_mode(), LiveBytes() as counter:
         model(torch.arange(rows), cache)
