@@ -88,6 +88,12 @@ class Gpu:
         except (self._nvml.NVMLError, AttributeError):
             return None
 
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's compute capability."""
+        version = self._try("nvmlDeviceGetCudaComputeCapability")
+        return None if version is None else (int(version[0]), int(version[1]))
+
     def _process_vram(self) -> int | None:
         for process in self._try("nvmlDeviceGetComputeRunningProcesses") or ():
             if process.pid == os.getpid():

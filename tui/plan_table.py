@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from core.context_sizes import kv_choices
+from core.gpu.present import missing_here, words
 from core.sizes import format_size
 from core.weights.kernel_cache import KnownKernels, kernel_words
 from core.weights.plan import Place, Plan
 from core.weights.plan_json import PlanGroup, groups
+from tui.figures import rate
 
 _PLACES = {Place.GPU: "GPU", Place.RAM: "RAM", Place.DISK: "disk", Place.CPU: "CPU"}
 _SPLIT = 24  # characters; longer lists of layers are counted instead
@@ -35,7 +37,8 @@ def lines(plan: Plan, name: str, limit: int, kernels: KnownKernels) -> list[str]
     total = sum(group.nbytes for group in found)
     rows.append(("all", "", "", format_size(total), format_size(plan.streamed_per_token)))
     sums = [*_sums(plan), _contexts(plan, limit)]
-    return [" · ".join(head), "", *_columns(rows), "", *sums, *_speed(plan), *_kernels(kernels)]
+    on_card = [f"card kernels: {words(missing_here())}"] if plan.budget.device.startswith("cuda") else []
+    return [" · ".join(head), "", *_columns(rows), "", *sums, *_speed(plan), *on_card, *_kernels(kernels)]
 
 
 def short_lines(plan: Plan) -> list[str]:
@@ -113,7 +116,7 @@ def _speed(plan: Plan) -> Iterator[str]:
     limits = {
         "link": f"the {simulated}link", "gpu": f"the {simulated}GPU", "cpu": "the CPU", "disk": "the disk",
     }  # fmt: skip
-    yield f"{simulated}speed, predicted: {plan.predicted_tok_s:.3g} tok/s, limited by {limits[plan.limit]}"
+    yield f"{simulated}speed, predicted: {rate(plan.predicted_tok_s)} tok/s, limited by {limits[plan.limit]}"
     named = [("CPU", plan.rates.cpu), ("disk", plan.rates.disk)]
     if plan.vram is not None:
         named = [(f"{simulated}link", plan.rates.link), (f"{simulated}GPU", plan.rates.gpu), *named]

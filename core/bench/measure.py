@@ -20,7 +20,6 @@ from core.engine.generate import generate
 from core.engine.load import Engine, load
 from core.errors import UserError
 from core.options import LoadOptions, Sampling
-from core.sampling.sampler import Sampler
 from core.sizes import format_size
 from core.weights.placement import plan as make_plan
 from core.weights.plan import Plan
@@ -220,7 +219,7 @@ def _run(engine: Engine, vocabulary: int, stage: Stage, cancelled: Flag) -> _Rep
 
 def _reply(engine: Engine, ids: list[int], count: int, stage: Stage, cancelled: Flag) -> _Reply:
     """At most `count` greedy tokens after a prompt. No id ends a reply: what is measured is the speed."""
-    sampler = Sampler(lambda: Sampling(temperature=0.0), seed=0)
+    sampler = engine.samplers(lambda: Sampling(temperature=0.0), 0)
     reply = _Reply(len(ids), time.perf_counter())
 
     def prefill(done: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,9 @@ from core.weights.needs import Needs, UnitNeed, aligned, matrix_bytes
 from core.weights.plan import Place, Plan
 from core.weights.store import Home, flat
 from core.weights.streaming import Stream
+
+if TYPE_CHECKING:
+    from core.gpu.units import FastUnits
 
 _STREAMED = (Place.RAM, Place.DISK)
 _ATTENTION = ("wq", "wk", "wv", "wo")
@@ -69,12 +72,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """What multiplies and what is computed between: on the device, and on the CPU where weights lie there."""
+    """What multiplies and what is computed between: on the device, and on the CPU where weights lie there.
+
+    `fast` makes units for one row out of a model's own, where the device has kernels for whole units.
+    """
 
     kernels: Kernels
     ops: Ops
     host_kernels: Kernels
     host_ops: Ops
+    fast: Callable[[Transformer, torch.dtype], FastUnits] | None = None
 
 
 def checkpoint_name(short: str) -> str:
@@ -107,6 +114,8 @@ class Binder:
         self._shapes = shapes = model.config.shapes()
         self._units, self._tiles = tuple(model.units), tuple(model.tiles)
         model.ops = compute.ops
+        self.fast = None if compute.fast is None else compute.fast(model, getattr(torch, needs.states))
+        """What makes the units of one row; None where they are the model's own."""
         self._matrices = {
             w.name: _matrix(shapes[checkpoint_name(w.name)], w.format)
             for need in needs.units[: len(self._units)]
@@ -167,7 +176,8 @@ class Binder:
             self._wrap(i, block, plan)
         tiles = self._bind_head(plan, memory)
         self._bind_embedding(plan, memory)
-        model.units = StreamedUnits.of(self._units, stream, first=True)
+        units = self._units if self.fast is None else self.fast.of(self._units)
+        model.units = StreamedUnits.of(units, stream, first=True)
         model.tiles = StreamedUnits.of(tiles, stream, first=False)
 
     def _bind_unit(self, need: UnitNeed, plan: Plan, memory: Memory) -> None:

@@ -10,6 +10,7 @@ import torch
 from core.engine.bind import Compute
 from core.engine.cpu_ops import NativeOps
 from core.engine.events import Loading, Notice
+from core.gpu.present import missing
 from core.model.config import ModelConfig
 from core.model.ops import Ops
 from core.native.build import Build
@@ -58,8 +59,21 @@ def compute_of(options: LoadOptions, config: ModelConfig, needs: Needs, emit: Em
     ops = Ops() if native is None else NativeOps(native[1], host)
     if not options.device.startswith("cuda"):
         return Compute(host, ops, host, ops)
-    device = DeviceKernel()
-    return Compute(Kernels(dict.fromkeys(FORMATS, (device,) * 4)), Ops(), host, ops)
+    return _on_card(torch.device(options.device), host, ops, emit)
+
+
+def _on_card(device: torch.device, host: Kernels, host_ops: Ops, emit: Emit) -> Compute:
+    """Kernels of our own for few rows and torch's for many; torch's for all where Triton is missing."""
+    many = DeviceKernel()
+    reason = missing(torch.cuda.get_device_capability(device))
+    if reason is not None:
+        emit(Notice(f"torch's own kernels compute on the card, which are slower: {reason}"))
+        return Compute(Kernels(dict.fromkeys(FORMATS, (many,) * 4)), Ops(), host, host_ops)
+    from core.gpu.units import FastUnits, TritonKernel
+
+    few = TritonKernel()
+    kernels = Kernels(dict.fromkeys(FORMATS, (few, few, many, many)))
+    return Compute(kernels, Ops(), host, host_ops, FastUnits)
 
 
 def candidates(options: LoadOptions, library: Library | None) -> list[Kernel]:

@@ -53,6 +53,22 @@ class EmbeddingRows:
         found = [self._from_tile(i, [n]) for i, n in zip(places, numbers, strict=True)]
         return torch.cat(found)
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where the memory is, if the matrix lies in memory at all."""
+        return None if self._views is None else self._views[0]["values"].device
+
+    def at(self, numbers: Tensor) -> Tensor:
+        """[T, dim] for int32 [T] where the memory is, without a look at what stands there."""
+        assert self._views is not None
+        found: Tensor | None = None
+        for tile, pieces in zip(self._tiles, self._views, strict=True):
+            own = (numbers - tile.start).clamp(0, tile.stop - tile.start - 1)
+            some = rows(self._format, pieces, own, self._dim, dtype=self._dtype)
+            found = some if found is None else torch.where((numbers >= tile.start)[:, None], some, found)
+        assert found is not None
+        return found
+
     def _view(self, tile: _Tile, memory: Tensor) -> dict[str, Tensor]:
         return views(self._format, tile.stop - tile.start, self._dim, memory)
 
@@ -88,6 +104,15 @@ class RowEmbedding(nn.Module):
     ) -> None:
         super().__init__()
         self._source, self._device, self._states, self._arrived = source, device, states, arrived
+
+    @property
+    def on_device(self) -> bool:
+        """Whether its rows can be found on the device alone."""
+        return self._source.device == self._device
+
+    def rows_of(self, tokens: Tensor) -> Tensor:
+        """States for int32 [T] on the device, where `on_device`; nothing waits for anything."""
+        return self._source.at(tokens).to(self._states)
 
     def forward(self, tokens: Tensor) -> Tensor:
         found = self._source(tokens.tolist())

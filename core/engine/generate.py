@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 
 import torch
+from torch import Tensor
 
 from core.engine.runner import Runner
-from core.sampling.sampler import Choice, Sampler
+from core.sampling.sampler import Choice
 
 
 @torch.inference_mode()
 def generate(
     runner: Runner,
     prompt: list[int],
-    sampler: Sampler,
+    sampler: Callable[[Tensor], Choice],
     *,
     cancelled: Callable[[], bool],
     on_prefill: Callable[[int], None],

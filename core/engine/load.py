@@ -15,6 +15,7 @@ from core.checkpoint import Checkpoint, blocks_of, find, open_checkpoint
 from core.checkpoint.reader import Reader
 from core.engine.bind import Binder, Compute, norm_views
 from core.engine.compute import compute_of
+from core.engine.decode_graph import DecodeGraph
 from core.engine.devices import budget_of, choose_device, machine_of, use_cores
 from core.engine.events import Loading, ModelInfo, Notice
 from core.engine.load_meter import LoadMeter
@@ -22,6 +23,7 @@ from core.engine.measure import rates_of, with_disk_rate
 from core.engine.packing import find_or_pack
 from core.engine.placing import Machine, Placement, summary
 from core.engine.runner import Runner
+from core.engine.samplers import Samplers
 from core.errors import Cancelled, UserError
 from core.model.cache import KVCache
 from core.model.transformer import Transformer
@@ -54,6 +56,7 @@ class Engine:
     info: ModelInfo
     peak: PeakMemory
     machine: Machine
+    samplers: Samplers
 
     @property
     def model(self) -> Transformer:
@@ -112,7 +115,7 @@ class _Load:
         chat = None if options.raw else choose_format(options.chat_format, tokenizer, hints)
         for note in checkpoint.notes:
             self._emit(Notice(note))
-        model, cache, placement, machine = self._placed()
+        model, cache, placement, machine, samplers = self._placed()
         plan = placement.plan
         info = ModelInfo(
             name=checkpoint.name,
@@ -125,9 +128,7 @@ class _Load:
             layers=config.n_layers,
             load_s=time.perf_counter() - started,
             format=plan.needs.format,
-            kernels=tuple(
-                (format, kernel_words(names)) for format, names in self._compute.host_kernels.names().items()
-            ),
+            kernels=self._kernel_words(plan),
             max_context=config.max_context,
             kv_bytes=plan.needs.kv // plan.needs.context,
             tokenizer=fingerprint(tokenizer),
@@ -142,14 +143,25 @@ class _Load:
             return relieved
 
         runner.relieve = relieve
-        return Engine(runner, placement, tokenizer, chat, stop_ids, info, self._peak, machine)
+        if placement.fast is not None and machine.lane.device.type == "cuda":
+            graph = DecodeGraph(model, cache, placement.fast, placement, machine.ledger, self._emit)
+            runner.decode = graph
+        return Engine(runner, placement, tokenizer, chat, stop_ids, info, self._peak, machine, samplers)
 
-    def _placed(self) -> tuple[Transformer, KVCache, Placement, Machine]:
+    def _kernel_words(self, plan: Plan) -> tuple[tuple[str, str], ...]:
+        """What computes with the model's formats: on the card where it has one, else on the CPU."""
+        on_card = self._options.device.startswith("cuda")
+        table = (self._compute.kernels if on_card else self._compute.host_kernels).names()
+        formats = {weight.format for unit in plan.needs.units for weight in unit.weights}
+        return tuple((format, kernel_words(names)) for format, names in table.items() if format in formats)
+
+    def _placed(self) -> tuple[Transformer, KVCache, Placement, Machine, Samplers]:
         """The model in place; where the device has less than it said, by the next smaller plan."""
         plan, machine = self._plan()
         while True:
             try:
-                return *self._place(plan, machine), machine
+                model, cache, placement, samplers = self._place(plan, machine)
+                return model, cache, placement, machine, samplers
             except torch.OutOfMemoryError:
                 pass  # beyond this clause, where nothing holds on to what was placed
             less = smaller(plan)
@@ -192,7 +204,7 @@ class _Load:
         machine.ledger.link = plan.rates.link.gb_s * 1e9 if plan.budget.vram is not None else None
         machine.ledger.device["context"] = plan.budget.context
 
-    def _place(self, plan: Plan, machine: Machine) -> tuple[Transformer, KVCache, Placement]:
+    def _place(self, plan: Plan, machine: Machine) -> tuple[Transformer, KVCache, Placement, Samplers]:
         needs, device = plan.needs, machine.lane.device
         with torch.device("meta"):
             model = Transformer(self._config, needs.tile_rows)
@@ -203,11 +215,12 @@ class _Load:
             cache = KVCache(self._config, needs.context, getattr(torch, needs.kv_type), device, memory)
             machine.ledger.device["kv"] = needs.kv
             model.prepare(needs.context, device)
+            samplers = Samplers(self._config.vocab_size, device)
             self._fill(plan, placement, binder)
         except BaseException:
             placement.close()
             raise
-        return model.requires_grad_(False).eval(), cache, placement
+        return model.requires_grad_(False).eval(), cache, placement, samplers
 
     def _fill(self, plan: Plan, placement: Placement, binder: Binder) -> None:
         """Read every weight to its place."""

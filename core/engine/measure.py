@@ -142,6 +142,8 @@ class _Model:
         output = model.output
         model.tiles = Units([Unit("output.0", (output,), lambda x, step: output(x))])
         model.prepare(_POSITIONS, device)
+        if compute.fast is not None:
+            model.units = Units(compute.fast(model, states).of(model.units))
         self._model = model
         self._cache = KVCache(sizes, _POSITIONS, getattr(torch, needs.kv_type), device)
         self.units = 2 * sizes.n_layers + 1

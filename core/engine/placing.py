@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,6 +22,9 @@ from core.weights.placement import smaller
 from core.weights.plan import Place, Plan
 from core.weights.store import Fill, Store
 from core.weights.streaming import Ride, Slot, Stream
+
+if TYPE_CHECKING:
+    from core.gpu.units import FastUnits
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,11 @@ class Placement:
         self._stream: Stream | None = None
         self._workspace: Tensor | None = None
         self._arrived = 0  # by streams that are gone, and by rows of the embedding
+
+    @property
+    def fast(self) -> FastUnits | None:
+        """What makes the units of one row, where the device has kernels for them."""
+        return self._binder.fast
 
     @property
     def plan(self) -> Plan:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from core.errors import UserError
+from core.errors import Cancelled, UserError
 from core.model.cache import KVCache
 from core.model.transformer import Transformer, Unit
 
@@ -16,7 +16,8 @@ class Runner:
     """A model with its cache. `rows` bounds the tokens of one pass.
 
     `before` is called before every pass; `relieve` when the device has no memory left: True where it has
-    made some, so that the pass can be tried again. Both may change `rows`.
+    made some, so that the pass can be tried again. Both may change `rows`. `decode` may run a single token
+    in its own way: logits [1, V], or None where it leaves it to the model.
     """
 
     def __init__(
@@ -27,9 +28,10 @@ class Runner:
         *,
         before: Callable[[], None] = lambda: None,
         relieve: Callable[[], bool] = lambda: False,
+        decode: Callable[[int], Tensor | None] = lambda token: None,
     ) -> None:
         self.model, self.cache, self.rows = model, cache, rows
-        self.before, self.relieve = before, relieve
+        self.before, self.relieve, self.decode = before, relieve, decode
 
     def run(
         self,
@@ -61,6 +63,12 @@ class Runner:
     def _pass(
         self, chunk: list[int], cancelled: Callable[[], bool], advanced: Callable[[int], None] | None
     ) -> Tensor:
+        if len(chunk) == 1:
+            if cancelled():
+                raise Cancelled
+            logits = self.decode(chunk[0])
+            if logits is not None:
+                return logits
         model, tokens = self.model, torch.tensor(chunk)
         if advanced is None:
             return model(tokens, self.cache, cancelled=cancelled)

@@ -28,6 +28,7 @@ from core.engine.generate import generate
 from core.engine.load import Engine
 from core.engine.recording import Recording
 from core.errors import Cancelled, UserError
+from core.sampling.device_sampler import DeviceSampler
 from core.sampling.sampler import RECENT, Sampler
 from core.sizes import format_size
 from core.text.dialogue import Turn, raw_prompt
@@ -163,7 +164,8 @@ class Session:
             self._emit(self._cut(prompt))
         seed = self._settings().sampling.seed
         seed = secrets.randbelow(2**32) if seed is None else seed
-        sampler = Sampler(lambda: self._settings().sampling, seed, prompt.tokens[-RECENT:], talk.mu)
+        recent = prompt.tokens[-RECENT:]
+        sampler = engine.samplers(lambda: self._settings().sampling, seed, recent, talk.mu)
         at_start = engine.format.replies_start_text if engine.format else not user.text
         recording = Recording(run, engine, len(prompt.tokens), self._emit, earlier=reply, at_start=at_start)
         reason, error = self._generate(prompt, sampler, recording, cancelled)
@@ -184,7 +186,11 @@ class Session:
         )
 
     def _generate(
-        self, prompt: Prompt, sampler: Sampler, recording: Recording, cancelled: Callable[[], bool]
+        self,
+        prompt: Prompt,
+        sampler: Sampler | DeviceSampler,
+        recording: Recording,
+        cancelled: Callable[[], bool],
     ) -> tuple[Reason, str | None]:
         """Why it ended, and what went wrong: what had been said by then is kept."""
         tokens = generate(

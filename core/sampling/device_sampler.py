@@ -11,14 +11,15 @@ from torch import Tensor
 from core.options import Sampling
 from core.sampling import mirostat
 from core.sampling.on_device import Numbers, SamplingBuffers, choose
-from core.sampling.sampler import RECENT, Choice, Sampler
+from core.sampling.sampler import RECENT, Choice
+
+Run = Callable[[SamplingBuffers, Tensor], None]
 
 
 class DeviceSampler:
     """Draws the tokens of one reply, as `Sampler` with the same arguments does.
 
-    Whoever runs `choose(buffers, logits)` by other means, in a graph say, calls `stage` before and `read`
-    behind it in place of calling the sampler.
+    `run` is `choose`, or does the same by other means, such as a graph.
     """
 
     def __init__(
@@ -28,8 +29,10 @@ class DeviceSampler:
         seed: int,
         recent: Iterable[int] = (),
         mu: float | None = None,
+        run: Run = choose,
     ) -> None:
         self.buffers, self.mu = buffers, mu
+        self._run = run
         self._settings = settings
         self._now = Sampling()
         self._generator = torch.Generator().manual_seed(seed)
@@ -38,7 +41,7 @@ class DeviceSampler:
     def __call__(self, logits: Tensor) -> Choice:
         """Choose from logits [V] in float32 on the buffers' device."""
         self.stage()
-        choose(self.buffers, logits)
+        self._run(self.buffers, logits)
         return self.read()
 
     def stage(self) -> None:
@@ -60,21 +63,3 @@ class DeviceSampler:
             self.mu = mirostat.update_mu(self.mu, surprise, tau, eta, self.buffers.vocab_size)
         self._recent.append(token)
         return Choice(token, surprise)
-
-
-def sampler_for(
-    device: torch.device,
-    vocab_size: int,
-    settings: Callable[[], Sampling],
-    seed: int,
-    recent: Iterable[int] = (),
-    mu: float | None = None,
-    buffers: SamplingBuffers | None = None,
-) -> Sampler | DeviceSampler:
-    """The sampler for logits that are computed on `device`.
-
-    On a device it works in `buffers`, those that a graph holds, else in its own.
-    """
-    if device.type == "cpu":
-        return Sampler(settings, seed, recent, mu)
-    return DeviceSampler(buffers or SamplingBuffers(vocab_size, device), settings, seed, recent, mu)

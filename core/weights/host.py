@@ -93,6 +93,15 @@ class HostBlock:
             self._registrar = registrar
         return self.pinned
 
+    def __del__(self) -> None:
+        """Memory that goes back to the system must not stay registered: whatever lies at its address next
+        would be taken for it by the driver. Where a block was forgotten, this is the last moment.
+        """
+        registrar = getattr(self, "_registrar", None)
+        if registrar is not None:
+            with contextlib.suppress(Exception):  # also while Python ends, when CUDA may be gone
+                registrar.unregister(self._address)
+
     def close(self) -> None:
         """Unpin, and give the memory back at once. What views are left must not be used: they are zeros.
 

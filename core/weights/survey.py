@@ -12,6 +12,8 @@ from typing import Any
 
 from core import monitor
 from core.errors import UserError
+from core.gpu.present import is_installed
+from core.gpu.room import decoding_bytes
 from core.model.config import ModelConfig
 from core.native.build import Build, processor_features
 from core.options import LoadOptions
@@ -108,13 +110,17 @@ def needs_asked(
     if context > config.max_context:
         raise UserError(f"--context {context}: this model's limit is {config.max_context}; give at most that")
     if device.startswith("cuda"):
-        return needs_of(config, dtype, context, max_rows(config, device), quant=options.quant)
+        kv_type = "int8" if options.kv == "int8" else dtype
+        kept = _kept(blocks) if options.dtype == "auto" and is_installed() else {}
+        return needs_of(
+            config, dtype, context, max_rows(config, device),
+            kv_type=kv_type, quant=options.quant, kept=kept, beside=decoding_bytes(config),
+        )  # fmt: skip
     native = compiled_kernels(options)
     # Torch's fused attention is several times slower on the CPU in float16 than in float32.
     kv_type = "float32" if dtype == "float16" and not native else dtype
-    kept = {}
-    if native and options.dtype == "auto":
-        kept = {name: BLOCK_FORMATS[kind] for name, kind in (blocks or {}).items() if kind in BLOCK_FORMATS}
+    kv_type = "int8" if options.kv == "int8" else kv_type
+    kept = _kept(blocks) if native and options.dtype == "auto" else {}
     format = options.quant if options.quant != "none" else next(iter(kept.values()), dtype)
     flops = core_flops(format, processor_features(), compiled=native, mixed=options.dtype == "auto")
     rows = max_rows(config, device, computing_threads(device) * flops)
@@ -122,6 +128,11 @@ def needs_asked(
         config, dtype, context, rows,
         kv_type=kv_type, states="float32", quant=options.quant, kept=kept,
     )  # fmt: skip
+
+
+def _kept(blocks: Mapping[str, str] | None) -> dict[str, str]:
+    """The matrices that stay in the format that a GGUF file has them in."""
+    return {name: BLOCK_FORMATS[kind] for name, kind in (blocks or {}).items() if kind in BLOCK_FORMATS}
 
 
 def computing_threads(device: str) -> int:

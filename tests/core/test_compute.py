@@ -104,13 +104,29 @@ def test_a_compiler_that_fails_is_asked_once(monkeypatch: pytest.MonkeyPatch, tm
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_every_class_of_rows_has_a_kernel_on_a_device() -> None:
+def test_every_class_of_rows_has_a_kernel_on_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours for few rows where Triton runs; else torch's for all, which is said."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 6))
+    monkeypatch.setattr("core.gpu.present.is_installed", lambda: False)
+    told: list[Any] = []
     options = replace(LoadOptions(""), device="cuda:0")
     needs = needs_of(TINY, "float16", 64, 8, quant="int4")
-    compute = compute_of(options, TINY, needs, lambda event: None)
+    compute = compute_of(options, TINY, needs, told.append)
     assert set(compute.kernels.names()["int4"]) == {"torch"}
+    assert compute.fast is None
+    assert "triton is not installed" in told[-1].text
     assert set(compute.host_kernels.names()) == {"int4", "int8"}
     assert [row_class(rows) for rows in (1, 2, 8, 9, 64, 65, 500)] == [0, 1, 1, 2, 2, 3, 3]
+
+    pytest.importorskip("triton")
+    monkeypatch.undo()
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (6, 1))
+    assert compute_of(options, TINY, needs, told.append).fast is None
+    assert "compute capability is 6.1, and Triton needs 7.0" in told[-1].text
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    compute = compute_of(options, TINY, needs, told.append)
+    assert compute.kernels.names()["int4"] == ("triton", "triton", "torch", "torch")
+    assert compute.fast is not None
 
 
 def test_blocks_of_a_file_stay_where_a_kernel_reads_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -127,6 +143,9 @@ def test_blocks_of_a_file_stay_where_a_kernel_reads_them(monkeypatch: pytest.Mon
     if Build().error is None:
         assert formats("cpu") == {"q4_0", "q8_0", "float16"}
         assert formats("cpu", quant="int8") == {"int8"}
-    assert formats("cpu", dtype="float16") == formats("cuda:0") == {"float16"}
+    assert formats("cpu", dtype="float16") == formats("cuda:0", dtype="float16") == {"float16"}
     monkeypatch.setenv("LLAMA_TUI_NATIVE", "0")
     assert formats("cpu") == {"float16"}
+    for found, wanted in ((True, {"q4_0", "q8_0", "float16"}), (False, {"float16"})):
+        monkeypatch.setattr("core.weights.survey.is_installed", lambda found=found: found)
+        assert formats("cuda:0") == wanted

@@ -164,6 +164,17 @@ def test_cuda_pins_in_place_and_a_refusal_leaves_no_error(runtime: FakeRuntime) 
     runtime.launch(0)
 
 
+def test_a_block_that_was_forgotten_does_not_leave_its_address_registered(runtime: FakeRuntime) -> None:
+    """Other memory comes to lie there, and the driver would take it for the block's."""
+    registrar = cuda_registrar(runtime)
+    block = HostBlock(8000)
+    assert block.pin(registrar)
+    del block
+    gc.collect()
+    assert runtime.held == {}
+    assert registrar.held == 0
+
+
 def test_cuda_raises_an_error_that_is_not_the_refusals(runtime: FakeRuntime) -> None:
     registrar = cuda_registrar(runtime)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from core.engine.samplers import Samplers
+from core.engine.sampling_graph import CapturedChoice
 from core.options import Sampling
 from core.sampling import mirostat
-from core.sampling.device_sampler import DeviceSampler, sampler_for
+from core.sampling.device_sampler import DeviceSampler
 from core.sampling.on_device import Numbers, SamplingBuffers, choose
 from core.sampling.sampler import RECENT, Sampler
 from tests.sampling_checks import FREE, SETTINGS, SHAPES, Pair, admissible, flat, peaked
@@ -235,12 +237,37 @@ def test_buffers_made_where_no_gradients_are_serve_outside() -> None:
 
 
 def test_which_sampler_for_which_device() -> None:
-    assert isinstance(sampler_for(CPU, 10, lambda: FREE, 0), Sampler)
-    buffers = SamplingBuffers(10, torch.device("meta"))
-    given = sampler_for(buffers.device, 10, lambda: FREE, 0, mu=3.0, buffers=buffers)
-    assert isinstance(given, DeviceSampler)
-    assert given.buffers is buffers
-    assert given.mu == 3.0
-    own = sampler_for(torch.device("meta"), 10, lambda: FREE, 0)
-    assert isinstance(own, DeviceSampler)
-    assert own.buffers.vocab_size == 10
+    assert isinstance(Samplers(10, CPU)(lambda: FREE, 0, mu=3.0), Sampler)
+
+
+def test_logits_that_come_from_one_place_are_chosen_from_by_what_was_captured() -> None:
+    """As a graph does: the work is taken down once, and repeated on whatever lies in that place then."""
+    taken: list[torch.device] = []
+
+    def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        taken.append(device)
+        return work
+
+    buffers, choice = SamplingBuffers(10, CPU), CapturedChoice(capture)
+    sampler = DeviceSampler(buffers, lambda: Sampling(temperature=0), 0, run=choice)
+    logits = torch.zeros(10)
+    for token in (3, 4, 5):
+        logits.zero_()[token] = 1
+        assert sampler(logits).token == token
+    assert taken == [CPU]
+    other = torch.zeros(10)
+    other[7] = 1
+    assert sampler(other).token == 7
+    assert sampler(logits).token == 5
+    assert taken == [CPU]
+
+
+def test_what_cannot_be_captured_is_chosen_all_the_same() -> None:
+    def refuse(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+        raise RuntimeError("not while others work")
+
+    sampler = DeviceSampler(
+        SamplingBuffers(3, CPU), lambda: Sampling(temperature=0), 0, run=CapturedChoice(refuse)
+    )
+    logits = torch.tensor([0.0, 0.0, 1.0])
+    assert [sampler(logits).token for _ in range(3)] == [2, 2, 2]

@@ -158,6 +158,9 @@ def test_the_types_and_the_context_are_those_of_a_load(monkeypatch: pytest.Monke
     compiled = needs_asked(SHAPES["7b"], "bfloat16", options(), "sim")
     assert (compiled.states, compiled.kv_type) == ("float32", "bfloat16")
     assert needs_asked(SHAPES["7b"], "float16", options(kernels="torch"), "sim").kv_type == "float32"
+    for device in ("cpu", "sim", "cuda:0"):
+        codes = needs_asked(SHAPES["7b"], "float16", options(kv="int8"), device)
+        assert (codes.kv_type, codes.dtype, codes.kv) == ("int8", "float16", 2 * 32 * 32 * 4096 * (128 + 4))
     assert needs_asked(SHAPES["7b"], "float32", options(), "cuda:0").dtype == "float16"
     assert needs_asked(SHAPES["7b"], "float32", options(), "cpu").dtype == "float32"
     assert needs_asked(SHAPES["7b"], "float16", options(dtype="float32", context=99), "cuda:1").context == 99
