@@ -37,6 +37,13 @@ os.environ["LLAMA_TUI_CONFIG"] = os.path.join(_OWN, "config.toml")
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """An option of our own."""
+    parser.addoption(
+        "--update-goldens", action="store_true", help="take screens as they are as what they should be"
+    )
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of test data beside the checkout (tokenizers with published vectors, a small Llama)."""

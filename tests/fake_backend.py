@@ -43,6 +43,7 @@ from core.engine.events import (
     Unload,
     Unloaded,
 )
+from core.text.sanitize import sanitize
 from core.weights.plan import Plan
 from tests.fake_plans import moved_bytes, readings
 
@@ -91,8 +92,9 @@ MOVE_S, MOVE_STEPS = 1.0, 4
 
 
 class FakeBackend:
-    """Answers the n-th message with the n-th of `replies`, a word a token, `token_s` apart.
+    """Answers the n-th message with the n-th of `replies`, `token_s` from token to token.
 
+    Of a text every word is a token; other sequences are the tokens, sanitised one by one as the engine does.
     Nothing happens by itself: `advance` moves the clock and delivers what is due, on the caller's
     thread. `commands` records everything that was submitted. An Apply takes MOVE_S, or is refused with
     the line in `refusal`.
@@ -100,7 +102,7 @@ class FakeBackend:
 
     def __init__(
         self,
-        replies: Sequence[str] = ("Hello there.",),
+        replies: Sequence[str | Sequence[str]] = ("Hello there.",),
         *,
         load: Sequence[tuple[float, Event]] = LOAD,
         token_s: float = 0.1,
@@ -249,7 +251,7 @@ class FakeBackend:
     def _begin(self, run: int, user: Message, earlier: Message | None, before: int | None) -> None:
         reply = earlier or self._talk.add("assistant", "")
         self.emit(Begun(run, user.id, reply.id, user.parent, user.text, continues=earlier is not None))
-        self._running = _Reply(run, user, reply, before, next(self._replies).split(" "))
+        self._running = _Reply(run, user, reply, before, _tokens(next(self._replies), reply.text))
         self._after(PREFILL_S, self._prefill)
 
     def _prefill(self) -> None:
@@ -263,19 +265,17 @@ class FakeBackend:
         assert reply is not None
         if reply.run <= self._stopped:
             self._finish(reply, Reason.CANCELLED)
-        elif reply.sent == len(reply.words):
+        elif reply.sent == len(reply.tokens):
             self._finish(reply, Reason.STOP)
         else:
-            blank = " " if reply.sent or reply.earlier.text else ""
-            self.emit(Delta(reply.run, blank + reply.words[reply.sent], (reply.sent,), (self._surprise,)))
+            self.emit(Delta(reply.run, reply.tokens[reply.sent], (reply.sent,), (self._surprise,)))
             reply.sent += 1
             self._after(self._token_s, self._step)
 
     def _finish(self, reply: _Reply, reason: Reason) -> None:
         stats = Stats(ttft_s=2 * PREFILL_S, decode_tok_s=1 / self._token_s)
         earlier, user, talk = reply.earlier, reply.user, self._talk
-        said = " ".join(reply.words[: reply.sent])
-        text = " ".join(filter(None, (earlier.text, said)))
+        text = earlier.text + "".join(reply.tokens[: reply.sent])
         surprise = (*earlier.surprise, *(self._surprise,) * reply.sent)
         tokens = (*earlier.tokens, *range(reply.sent))
         result = Reply(text, tokens, surprise, reason, 7, None, 20, 0, stats)
@@ -295,10 +295,18 @@ class _Reply:
     """A reply on its way; `before` is where the head was."""
 
     def __init__(
-        self, run: int, user: Message, earlier: Message, before: int | None, words: list[str]
+        self, run: int, user: Message, earlier: Message, before: int | None, tokens: Sequence[str]
     ) -> None:
         self.run, self.user, self.earlier, self.before = run, user, earlier, before
-        self.words, self.sent = words, 0
+        self.tokens, self.sent = tokens, 0
+
+
+def _tokens(reply: str | Sequence[str], earlier: str) -> list[str]:
+    """The tokens of a reply that goes on behind `earlier`."""
+    if not isinstance(reply, str):
+        return [sanitize(token) for token in reply]
+    first, *others = reply.split(" ")
+    return [f" {first}" if earlier else first, *(f" {word}" for word in others)]
 
 
 class LiveFakeBackend(FakeBackend):
@@ -309,7 +317,7 @@ class LiveFakeBackend(FakeBackend):
 
     def __init__(
         self,
-        replies: Sequence[str] = ("Hello there.",),
+        replies: Sequence[str | Sequence[str]] = ("Hello there.",),
         *,
         load: Sequence[tuple[float, Event]] = LOAD,
         token_s: float = 0.1,

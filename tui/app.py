@@ -18,6 +18,7 @@ import tui.compat  # noqa: F401  first: it sets what Textual reads while it is i
 # isort: split
 from textual import events
 from textual.app import App, SystemCommand
+from textual.command import CommandPalette
 from textual.screen import Screen
 from textual.theme import Theme
 
@@ -28,8 +29,9 @@ from core.config.write import save_ui
 from core.engine.events import Shutdown
 from core.errors import UserError
 from core.folders import config_file
+from core.text.sanitize import sanitize
 from tui.aside import written
-from tui.commands import ACTIONS, BY_ID, bindings, key_name
+from tui.commands import ACTIONS, BY_ID, Scope, bindings, key_name
 from tui.glyphs import AsciiFilter
 from tui.keys import keys_of, read_keys
 from tui.keys import use as use_keys
@@ -127,6 +129,12 @@ class LlamaApp(App[Outcome], inherit_bindings=False):
         if _THEME not in os.environ:
             self.theme_changed_signal.subscribe(self, self._theme_chosen)
 
+    async def on_event(self, event: events.Event) -> None:
+        """As Textual's; but what is pasted, which anyone may have written, is text and nothing else."""
+        if isinstance(event, events.Paste):
+            event.text = sanitize(event.text.replace("\r\n", "\n").replace("\r", "\n"))
+        await super().on_event(event)
+
     def on_print(self, event: events.Print) -> None:
         """What Python code prints goes where C code's does, into the log: Textual would drop it."""
         os.write(1, event.text.encode(errors="replace"))
@@ -166,12 +174,19 @@ class LlamaApp(App[Outcome], inherit_bindings=False):
         """Leave; the engine is stopped once the terminal is the user's again."""
         self.exit(Outcome())
 
-    def action_help(self) -> None:
+    async def action_help(self) -> None:
         """Keys, commands, settings; again, and they are gone."""
         if isinstance(self.screen, HelpScreen):
             self.screen.dismiss()
         else:
-            self.push_screen(HelpScreen())
+            await self._uncover(CommandPalette)
+            await self.push_screen(HelpScreen(self._place()))
+
+    def _place(self) -> Scope | None:
+        """Where the user is: the innermost widget around the focus that has keys of its own says it."""
+        widget = self.screen.focused or self.screen
+        places = (getattr(node, "PLACE", None) for node in widget.ancestors_with_self)
+        return next((place for place in places if place is not None), None)
 
     def action_change_theme(self, name: str = "") -> None:
         """The colours of that name, else a list to choose from. Raises UserError for an unknown one."""
@@ -184,26 +199,32 @@ class LlamaApp(App[Outcome], inherit_bindings=False):
             known = f"did you mean {close[0]}?" if close else "/theme alone lists them"
             raise UserError(f"/theme {name}: there is no such theme; {known}")
 
-    def action_gauges(self) -> None:
+    async def action_gauges(self) -> None:
         """The full page of gauges; again, and it is gone."""
-        self._toggle(GaugesScreen, self._chat.gauges_page)
+        await self._toggle(GaugesScreen, self._chat.gauges_page)
 
-    def action_map(self) -> None:
+    async def action_map(self) -> None:
         """The memory map; again, and it is gone."""
-        self._toggle(MapScreen, self._chat.map_page)
+        await self._toggle(MapScreen, self._chat.map_page)
 
-    def action_log(self) -> None:
+    async def action_log(self) -> None:
         """The end of the log; again, and it is gone."""
-        self._toggle(LogScreen, lambda: LogScreen(log_path()))
+        await self._toggle(LogScreen, lambda: LogScreen(log_path()))
 
-    def _toggle(self, kind: type[Screen[None]], make: Callable[[], Screen[None]]) -> None:
+    async def _toggle(self, kind: type[Screen[None]], make: Callable[[], Screen[None]]) -> None:
         """Close the page of this kind if it shows; else open it, in the place of another page."""
+        await self._uncover(CommandPalette, HelpScreen)
         if isinstance(self.screen, kind):
             self.screen.dismiss(None)
         elif isinstance(self.screen, (GaugesScreen, LogScreen, MapScreen)):
-            self.switch_screen(make())
+            await self.switch_screen(make())
         elif not any(isinstance(screen, kind) for screen in self.screen_stack):
-            self.push_screen(make())
+            await self.push_screen(make())
+
+    async def _uncover(self, *kinds: type[Screen[Any]]) -> None:
+        """Close what lies on top and is of these kinds; a second palette below one would end the app."""
+        while isinstance(self.screen, kinds):
+            await self.pop_screen()
 
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         """The palette: every action that has a slash command and what it needs."""

@@ -318,19 +318,28 @@ class ChatSession:
         return self.model is None and not self.asleep
 
     @property
+    def context_used(self) -> int:
+        """Tokens in the context. The last one of a reply that filled it found no room."""
+        used = self.conversation.context_used
+        return used if self.model is None else min(used, self.model.context)
+
+    @property
     def speed(self) -> float | None:
         """Tokens per second of the running reply over the last seconds; None before two tokens."""
         return self._decoding.rate
 
-    def state(self, *, hint: bool = True) -> str:
-        """What is going on, for the status line; with `hint` also the key that stops it."""
+    def state(self, *, hint: bool = True, brief: bool = False) -> str:
+        """What is going on, for the status line; with `hint` also the key that stops it.
+
+        `brief` leaves of a running reply what 40 columns hold.
+        """
         if self.asleep and not self.busy:
             return "the model is unloaded · the next message loads it again"
         if self.model is None:
             return self._with_queue(self._load_state(), "takes back" if hint else "")
         if self.busy:
             does = "stop" if self._stopping is None else "takes back"
-            return self._with_queue(self._run_state(), does if hint else "")
+            return self._with_queue(self._run_state(brief=brief), does if hint else "")
         last = self.conversation.last
         state = self._move_state() or "idle"
         ahead = last.done.cut if last and last.done else None
@@ -351,7 +360,7 @@ class ChatSession:
             parts.append(f"{seconds(self._moving.left(placing.total_bytes) or 0.0)} left")
         return " · ".join(filter(None, parts))
 
-    def _run_state(self) -> str:
+    def _run_state(self, *, brief: bool) -> str:
         running = self.conversation.running
         if self._stopping == self.conversation.unfinished[0] or running is None:
             return "stopping"
@@ -359,6 +368,8 @@ class ChatSession:
         if running.tokens:
             most = self.settings.values["max_tokens"]
             speed = f" {rate(self.speed)} tok/s" if self.speed else ""
+            if brief and not moving:
+                return f"{speed.strip() or 'replying'} · {running.tokens}/{most} tok"
             limit = self.placement.limit()
             weights = moving or (f"limited by {limit}" if limit else "")
             return " · ".join(filter(None, (f"replying{speed}", f"token {running.tokens}/{most}", weights)))

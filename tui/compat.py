@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from typing import Any
 
 # Repaints compete with decoding for the interpreter and, without a GPU, for the cores: 60 frames a
@@ -21,12 +22,17 @@ os.environ.setdefault("TEXTUAL_ANIMATIONS", "none")
 if "NO_COLOR" in os.environ or os.environ.get("TERM") in ("linux", "vt100", "vt220", "ansi"):
     os.environ.setdefault("TEXTUAL_THEME", "ansi-dark")
 
+from textual import events
+from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
+from textual.await_complete import AwaitComplete
 from textual.geometry import Offset
+from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
 from textual.timer import Timer
 from textual.widget import Widget
+from textual.widgets import OptionList
 
 
 class SafeClicks(Screen[None]):
@@ -55,6 +61,86 @@ class SafeClicks(Screen[None]):
         if widget is None or not widget.is_attached:
             return None, None
         return widget, offset
+
+
+class SafePastes(XTermParser):
+    """A reader of the terminal's input for which a paste is text, whatever is in it.
+
+    Textual takes what follows an escape character in a paste as keys: who pastes a text with one sends it,
+    or quits. Terminals that leave such characters in are few. Can go when Textual reads up to the mark that
+    ends a paste.
+    """
+
+    _pasting = False
+    _rest = ""  # of what came last: the beginning of a mark, perhaps
+
+    def feed(self, data: str) -> Iterable[Message]:
+        """As Textual's, without escape characters in pastes."""
+        harmless = self._harmless(data)
+        return super().feed(harmless) if harmless or not data else ()
+
+    def _harmless(self, data: str) -> str:
+        passed, seen = "", 0 if self._pasting else len(self._rest)  # of which keys are passed on at once
+        data, self._rest = self._rest + data, ""
+        while data:
+            mark = BRACKETED_PASTE_END if self._pasting else BRACKETED_PASTE_START
+            text, found, after = data.partition(mark)
+            if not found:
+                self._rest = text[len(text) - _overlap(text, mark) :]
+                if self._pasting:
+                    text = text.removesuffix(self._rest)
+            passed += text.replace("\x1b", "") + found if self._pasting else (text + found)[seen:]
+            if found:
+                self._pasting = not self._pasting
+            data, seen = after, 0
+        return passed
+
+
+def _overlap(text: str, mark: str) -> int:
+    """How many characters at the end of `text` may be the beginning of `mark`."""
+    return next((count for count in range(len(mark) - 1, 0, -1) if text.endswith(mark[:count])), 0)
+
+
+if sys.platform != "win32":
+    from textual.drivers import linux_driver
+
+    linux_driver.XTermParser = SafePastes  # type: ignore[attr-defined]
+
+
+_dismiss, _clicked, _paged = Screen.dismiss, OptionList._on_click, OptionList._move_page
+
+
+def _dismiss_once(screen: Screen[Any], result: Any = None) -> AwaitComplete:
+    """Close a screen that is there and on top.
+
+    Textual closes whatever is on top: a second Esc, pressed before the first one has closed a dialog, would
+    close what is below too, or end the app; and one that comes before the dialog is mounted leaves it to
+    look for widgets that are gone. Can go when `Screen.dismiss` closes its own screen only.
+    """
+    if screen.app.screen is not screen:
+        return AwaitComplete()
+    if not screen.is_mounted:
+        screen.call_later(screen.dismiss, result)
+        return AwaitComplete()
+    return _dismiss(screen, result)
+
+
+async def _click_option(options: OptionList, event: events.Click) -> None:
+    """As Textual's, but for an option that has left the list since it was painted (an IndexError)."""
+    option = event.style.meta.get("option")
+    if option is None or option < options.option_count:
+        await _clicked(options, event)
+
+
+def _page_options(options: OptionList, direction: Any) -> None:
+    """As Textual's, but for a list that has no room (a KeyError). Both can go when Textual looks first."""
+    if options._index_to_line:
+        _paged(options, direction)
+
+
+Screen.dismiss = _dismiss_once  # type: ignore[assignment, method-assign]
+OptionList._on_click = _click_option  # type: ignore[assignment, method-assign]
+OptionList._move_page = _page_options  # type: ignore[assignment, method-assign]
 
 
 def freeze_garbage() -> None:

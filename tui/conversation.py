@@ -10,6 +10,7 @@ from core.engine.conversation import Conversation as Tree
 from core.engine.conversation import Message
 from core.engine.events import Begun, Delta, Done, Prefill, Reason, Stats
 from core.history.records import SavedMessage
+from core.text.sanitize import sanitize
 
 
 @dataclass(slots=True)
@@ -196,10 +197,11 @@ class Conversation:
             self.exchanges.append(found or self._restored(user, reply))
 
     def _restored(self, user: Message, reply: Message | None) -> Exchange:
-        exchange = Exchange(self._next_run, user.text, user_id=user.id, parent_id=user.parent)
+        """An exchange that was saved: whatever the database holds, only text is shown and copied."""
+        exchange = Exchange(self._next_run, sanitize(user.text), user_id=user.id, parent_id=user.parent)
         self._next_run += 1
         if reply is not None:
-            exchange.reply, exchange.reply_id = reply.text, reply.id
+            exchange.reply, exchange.reply_id = sanitize(reply.text), reply.id
             exchange.surprises, exchange.done = list(reply.surprise), self._ends.get(reply.id)
         return exchange
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from tui.commands import ACTIONS, Action, Scope, key_name
 
-_PLACES: dict[Scope, str] = {
+PLACES: dict[Scope, str] = {
     "settings": "In the settings",
     "transcript": "At the messages",
     "find": "In a search",
@@ -17,12 +17,15 @@ _PLACES: dict[Scope, str] = {
 """Where the keys of a scope act; those of the others act in the chat."""
 
 
-def rows(keys_of: Callable[[Action], tuple[str, ...]]) -> Iterator[tuple[str, str, str]]:
-    """Keys, slash command and explanation of every action, for the help page."""
+def rows(
+    keys_of: Callable[[Action], tuple[str, ...]], here: Scope | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Keys, slash command and explanation of the actions of one place, or of all, for the help page."""
     for action in ACTIONS:
-        keys = ", ".join(key_name(key) for key in keys_of(action))
-        place = f"{_PLACES[action.scope]}: " if action.scope in _PLACES else ""
-        yield keys, action.slash, f"{place}{action.help}"
+        if here is None or action.scope == here:
+            keys = ", ".join(key_name(key) for key in keys_of(action))
+            place = f"{PLACES[action.scope]}: " if here is None and action.scope in PLACES else ""
+            yield keys, action.slash, f"{place}{action.help}"
 
 
 def markdown_tables() -> str:
@@ -30,8 +33,8 @@ def markdown_tables() -> str:
 
     First the chat's; those of other places are folded.
     """
-    parts = [_table(action for action in ACTIONS if action.scope not in _PLACES)]
-    for scope, place in _PLACES.items():
+    parts = [_table(action for action in ACTIONS if action.scope not in PLACES)]
+    for scope, place in PLACES.items():
         table = _table(action for action in ACTIONS if action.scope == scope)
         parts.append(f"<details><summary>{place}</summary>\n\n{table}\n\n</details>")
     return "\n\n".join(parts)

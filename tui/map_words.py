@@ -213,13 +213,15 @@ def what_if_words(placement: Placement, count: int, *, brief: bool = False) -> t
     if not placement.available:
         if plan.streamed_per_token:
             return (f"on the CPU; {gigabytes(plan.streamed_per_token)} GB/token from disk",)
+        if brief:
+            return ("all on the CPU: nothing to place",)
         return ("everything is computed on the CPU: nothing is streamed, and there is nothing to place",)
     forecast = placement.forecast()
     if isinstance(forecast, str):
         return (forecast,)
     parts = figures(plan, forecast)
-    if placement.pending:
+    if placement.pending and not brief:
         start = f"{count} change{'s' if count != 1 else ''}" if count else "change"
-        start += " (small letters): " if count and not brief else ": "
+        start += " (small letters): " if count else ": "
         parts = (start + parts[0], *parts[1:])
     return (*parts, f"limited by: {limit_word(forecast)}")

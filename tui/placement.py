@@ -43,6 +43,7 @@ class Placement:
         self.in_force = self.placing = None
         self._wanted = self._fulfilled = self._sent = self._forecast = None
         self._groups = ()
+        self._before.clear()
 
     def moved(self, placing: Placing) -> None:
         """Weights are on their way."""

@@ -156,7 +156,7 @@ def load_options(
     """What to load and how, of the settings and what there is beyond them."""
     known: dict[str, Any] = {
         key: values[key]
-        for key in ("device", "dtype", "quant", "kernels", "context", "chat_format", "vram", "ram")
+        for key in ("device", "dtype", "quant", "kv", "kernels", "context", "chat_format", "vram", "ram")
     }
     keep, cpu = values["offload_exclusion"], values["cpu_layers"] or ()
     return LoadOptions(checkpoint, tokenizer, **known, **extra, keep=keep, cpu_layers=cpu)  # type: ignore[arg-type]

@@ -45,20 +45,18 @@ def rows_of(past: Past) -> list[StartRow]:
     rows: list[StartRow] = []
     if past.chat is not None:
         title = f"Go on with \u201c{shown_title(past.chat.title)}\u201d"
-        detail = f"{past.chat.model}  {when(past.chat.updated, now)}".strip()
-        rows.append(StartRow(title, detail, given={"continue": True}))
+        at = when(past.chat.updated, now)
+        rows.append(StartRow(title, f"{past.chat.model}  {at}".strip(), at, given={"continue": True}))
     rows += [_recent(launch, now) for launch in past.launches]
     if not any("demo" in launch.given for launch in past.launches):
-        rows.append(StartRow("Demo: SmolLM2-135M-Instruct", _demo_detail(), given={"demo": True}))
+        size = f"{demo.FILE_BYTES / 1e6:.0f} MB"
+        detail = f"small, {size}" if demo.locate() else f"small, {size}, fetched once"
+        rows.append(StartRow("Demo: SmolLM2-135M-Instruct", detail, size, given={"demo": True}))
     for name in SHAPES:
-        what = "random weights, speaks in token ids"
-        rows.append(StartRow(f"Synthetic {name}: {_SHAPES.get(name, name)}", what, given={"synthetic": name}))
+        what, short = "random weights, speaks in token ids", "random"
+        title = f"Synthetic {name}: {_SHAPES.get(name, name)}"
+        rows.append(StartRow(title, what, short, given={"synthetic": name}))
     return rows
-
-
-def _demo_detail() -> str:
-    size = f"{demo.FILE_BYTES / 1e6:.0f} MB"
-    return f"small, {size}" if demo.locate() else f"small, {size}, fetched once"
 
 
 def _recent(launch: PastLaunch, now: float) -> StartRow:

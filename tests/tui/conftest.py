@@ -6,8 +6,9 @@ import tui.compat  # noqa: F401  before Textual, as in the app
 
 # isort: split
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,17 +16,20 @@ from textual import events
 from textual.pilot import Pilot
 
 from core.config.read import Config
+from core.engine.backend import Backend
 from core.engine.events import Command, Configure, Submit
 from core.folders import config_file
 from core.history.records import Chat
 from core.history.store import History
 from core.options import LoadOptions, Value
 from tests.fake_backend import FakeBackend
+from tests.tui.goldens import Goldens
 from tui import clipboard
 from tui.app import LlamaApp
 from tui.chat_session import ChatSession
 from tui.screens import chat_view
 from tui.screens.chat import ChatScreen
+from tui.screens.start import StartScreen
 from tui.settings import Settings
 from tui.start_values import resolve
 from tui.talk import Talk
@@ -51,7 +55,7 @@ class Driver:
 
     @property
     def status(self) -> str:
-        return str(self.chat.query_one("#status").render()).strip()
+        return self.chat.status.text.strip()
 
     def text_of(self, run: int) -> str:
         """The reply of a run as the transcript has it."""
@@ -116,7 +120,10 @@ Open = Callable[..., AbstractAsyncContextManager[Driver]]
 
 @pytest.fixture
 def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
-    """Opens the app; with `ready` the model is loaded before the test begins."""
+    """Opens the app; with `ready` the model is loaded before the test begins.
+
+    `around` puts something between the fake engine and the app.
+    """
     # Status and gauges follow at once, so that tests need not wait for their periods.
     for period in ("_STATUS_S", "_HEADER_S", "_GAUGES_S"):
         monkeypatch.setattr(chat_view, period, 0.001)
@@ -137,11 +144,13 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
         history: History | None = None,
         chat: Chat | None = None,
         ascii: bool = False,
+        around: Callable[[Backend], Backend] = lambda engine: engine,
     ) -> AsyncIterator[Driver]:
         backend = backend or FakeBackend()
         start = resolve(values or {}, None, {}, config or Config(config_file()))
         settings = Settings(start.values, start.presets, start.preset, start.replaced)
-        session = ChatSession(backend, LoadOptions("nowhere"), settings, clock=lambda: backend.now)
+        options = LoadOptions("nowhere")
+        session = ChatSession(around(backend), options, settings, clock=lambda: backend.now)
         talk = Talk(session, model_name, (*notes, *start.notes), history, chat)
         app = LlamaApp(talk, config=config, ascii=ascii)
         async with app.run_test(size=size) as pilot:
@@ -153,3 +162,91 @@ def open_chat(monkeypatch: pytest.MonkeyPatch) -> Open:
             yield driver
 
     return opened
+
+
+# --- the start screen -----------------------------------------------------------------------------
+
+_LOG = "".join(f"2001-11-03 12:00:0{i},000 INFO tui.app: ready\n" for i in range(5))
+Progress = Callable[[int, int | None], None]
+
+
+class Starter(Driver):
+    """A driver that begins on the start screen; `chosen` is what was to be opened."""
+
+    def __init__(self, *args: Any, chosen: list[Mapping[str, Any]]) -> None:
+        super().__init__(*args)
+        self.chosen = chosen
+
+    @property
+    def start(self) -> StartScreen:
+        screen = self.app.screen_stack[0]
+        assert isinstance(screen, StartScreen)
+        return screen
+
+    @property
+    def titles(self) -> list[str]:
+        return [row.title for row in self.start.rows.rows]
+
+    async def listed(self) -> None:
+        await self.until(lambda: bool(self.start.rows.rows))
+
+    async def path(self, text: str) -> None:
+        """Type a path and wait for what may follow."""
+        self.start.type_path(text)
+        await self.until(lambda: self.start._found_for == text)
+        await self.settle()
+
+    async def chat_opens(self) -> None:
+        await self.until(lambda: isinstance(self.app.screen, ChatScreen))
+
+
+OpenStart = Callable[..., AbstractAsyncContextManager[Starter]]
+
+
+@pytest.fixture
+def open_start() -> OpenStart:
+    @asynccontextmanager
+    async def opened(
+        make: Callable[[Mapping[str, Any], Progress], Talk] | None = None,
+        *,
+        history: History | None = None,
+        typed: tuple[str, ...] = (),
+        backend: FakeBackend | None = None,
+        size: tuple[int, int] = (80, 24),
+    ) -> AsyncIterator[Starter]:
+        backend = backend or FakeBackend()
+        chosen: list[Mapping[str, Any]] = []
+
+        def open_chosen(given: Mapping[str, Any], progress: Progress) -> Talk:
+            chosen.append(given)
+            if make is not None:
+                return make(given, progress)
+            session = ChatSession(backend, LoadOptions("x"), Settings({}), clock=lambda: backend.now)
+            return Talk(session, "fake")
+
+        start = StartScreen(open_chosen, history=history, typed=typed)
+        app = LlamaApp(start, config=Config(config_file()))
+        async with app.run_test(size=size) as pilot:
+            yield Starter(app, pilot, backend, chosen=chosen)
+
+    return opened
+
+
+# --- screens as text ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that is the same wherever the tests run."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("llama-tui.log")
+    path.write_text(_LOG)
+    monkeypatch.setattr("tui.app.log_path", lambda: path)
+
+
+@pytest.fixture
+def goldens(request: pytest.FixtureRequest) -> Iterator[Goldens]:
+    """Compares screens with the files of them, and tells at the end of the test which differ."""
+    goldens = Goldens(update=request.config.getoption("--update-goldens"))
+    yield goldens
+    goldens.finish()

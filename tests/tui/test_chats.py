@@ -272,7 +272,9 @@ async def test_rename_in_the_list_and_of_the_open_chat(open_chat: Open, history:
         await driver.settle()
         assert "Night hunters" in driver.screen_text.splitlines()[0]
         assert "this chat is now called Night hunters" in driver.status
-        await driver.say("/rename \x1b\x07")
+        await driver.say("/rename")
+        await driver.until(lambda: driver.app.screen is not driver.chat)
+        await driver.press("ctrl+u", "enter")
         await driver.until(lambda: "a title needs a word" in driver.status)
         await driver.press("ctrl+n")
         assert "Night hunters" not in driver.screen_text.splitlines()[0]

@@ -370,7 +370,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     ),
     "clear more": (["STORIES", "--clear-cache"], "--clear-cache deletes files and does nothing else"),
     "quant": (["STORIES", "--prompt", "x", "--quant", "int3"], "--quant 'int3': choose one of none, int8,"),
-    "kv": (["STORIES", "--prompt", "x", "--kv", "int8"], "--kv int8 is not built yet"),
+    "kv": (["STORIES", "--prompt", "x", "--kv", "int4"], "--kv 'int4': choose one of float, int8"),
     "8bit": (["STORIES", "--use_8bit", "--quant", "nf4"], "--use_8bit and --quant nf4 are both given"),
     "llama3": (
         ["STORIES", "--prompt", "x", "--chat-format", "llama3"],

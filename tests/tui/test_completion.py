@@ -66,7 +66,7 @@ def test_what_may_follow(typed: str, expected: list[str]) -> None:
 
 def test_a_number_has_a_hint() -> None:
     assert hint("/temperature ") == "temperature: a number from 0 to 5; now 0.60"
-    assert hint("/set seed ") == "seed: a whole number from 0 to 9.22337e+18, or random; now random"
+    assert hint("/set seed ") == "seed: a whole number from 0 to 9223372036854775807, or random; now random"
     assert hint("/device ") == "device is chosen when a model is loaded: restart with --device"
     assert hint("/mirostat 2 ") == "tau: a number from 0.1 to 20; now 5.00"
     assert hint("/mirostat 2 5 ") == "eta: a number from 0.001 to 1; now 0.10"

@@ -300,12 +300,12 @@ def test_the_model_of_a_chat_is_started_again_as_it_was(stories: Path) -> None:
         "checkpoint": str(stories), "tokenizer": str(stories / "tokenizer.model"), "device": "sim",
         "dtype": "float32", "quant": "int8", "context": 512, "chat_format": "llama2", "vram": 2 * 10**9,
         "offload": True, "offload_exclusion": ["w1", "w2"], "cpu_layers": ["output"], "sim_vram": 3 * 10**9,
-        "sim_link": 2.5, "kernels": "torch",
+        "sim_link": 2.5, "kernels": "torch", "kv": "int8",
     }  # fmt: skip
     saved(hello(launch=launch))
     same = LoadOptions(
         str(stories), str(stories / "tokenizer.model"), device="sim", dtype="float32", quant="int8",
-        kernels="torch", context=512, chat_format="llama2", offload=True, keep=("w1", "w2"),
+        kv="int8", kernels="torch", context=512, chat_format="llama2", offload=True, keep=("w1", "w2"),
         cpu_layers=("output",), vram=2 * 10**9, sim_vram=3 * 10**9, sim_link=2.5,
     )  # fmt: skip
     request = parsed("--resume", "1")
@@ -319,7 +319,7 @@ def test_the_model_of_a_chat_is_started_again_as_it_was(stories: Path) -> None:
     # What was meant for the device of then is not taken over by another one.
     assert parsed("--resume", "1", "--cpu").options == LoadOptions(
         str(stories), str(stories / "tokenizer.model"), device="cpu", dtype="float32", quant="int8",
-        kernels="torch", context=512, chat_format="llama2",
+        kv="int8", kernels="torch", context=512, chat_format="llama2",
     )  # fmt: skip
     for model in ([str(stories)], ["--synthetic", "1b"]):  # another model takes nothing over
         assert parsed(*model, "--resume", "1").options == parsed(*model).options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -230,10 +231,10 @@ async def test_the_reply_goes_on_behind_the_map(open_chat: Open) -> None:
             await driver.say("go")
             await driver.press("f4")
             await driver.advance(3)
-            assert "● replying" in driver.screen_text
+            assert "tok/s" in driver.screen_text
             assert "Esc stop" not in driver.screen_text  # here it goes back
             await driver.advance(30)
-            assert "○ idle · 60 tok" in driver.screen_text
+            assert "idle · 60 tok" in driver.screen_text
             await driver.press("escape")
             assert driver.text_of(1).endswith("word59")
             await driver.until(lambda: "word59" in driver.screen_text)
@@ -280,7 +281,7 @@ async def test_on_the_cpu_the_map_shows_it_and_says_so(open_chat: Open, size: tu
         await driver.press("f4")
         assert row(driver, "w3").count("C") >= 32
         assert not set("GSD") & set(row(driver, "w3"))
-        assert "everything is computed on the CPU" in driver.screen_text.replace("\n", " ")
+        assert re.search("(everything is computed|all) on the CPU", driver.screen_text)
         driver.backend.emit(Activity("layers.2.attention"))
         await driver.settle()
         assert cells(driver).computing == {f"layers.2.{kind}" for kind in ATTENTION}
@@ -355,14 +356,14 @@ async def test_a_change_its_what_if_undo_and_f8(open_chat: Open, size: tuple[int
         after = plan_7b(Choice(True, (*ATTENTION, *names)), ROOMY)
         assert row(driver, "w2").replace(" ", "").replace("[", "").replace("]", "").startswith("SSggSSS")
         text = driver.screen_text
-        assert "2 changes" in text
+        taken = [f"{(plan.vram or 0) / GB:.1f}" for plan in (before, after)]
+        assert f"VRAM {taken[0]}→{taken[1]} of 10.0" in text
+        assert "F8 apply" in text
         if size[0] > 40:
-            taken = [f"{(plan.vram or 0) / GB:.1f}" for plan in (before, after)]
-            assert f"VRAM {taken[0]}→{taken[1]} of 10.0" in text
+            assert "2 changes" in text
             moved = [f"{plan.streamed_per_token / GB:.1f}" for plan in (before, after)]
             assert f"{moved[0]}→{moved[1]} GB/token" in text
             assert "limited by: PCIe" in text
-            assert "F8 apply" in text
             assert "then 2 GPU" in text
         await driver.press("c")
         assert pending(driver).cpu == ("layers.2-3.w2",)

@@ -67,6 +67,15 @@ def test_the_json_is_the_contracts(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"embeddings", "output", "norms", "wq", "w2"} <= {group["name"] for group in weights}
 
 
+def test_a_cache_of_codes_is_told_in_its_true_size(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("--synthetic", "1b", "--device", "sim", "--context", "2048", "--kv", "int8")
+    found = shown(capsys, *argv, "--json")
+    assert (found["kv"], found["vram"]["kv"]) == ("int8", 2 * 22 * 2048 * 4 * (64 + 4))
+    text = shown(capsys, *argv)
+    assert "KV cache int8" in text
+    assert "1024 12.3 MB · [2048] 24.5 MB" in text
+
+
 def test_what_is_undefined_is_null(capsys: pytest.CaptureFixture[str]) -> None:
     found = shown(capsys, "--synthetic", "1b", "--cpu", "--ram", "64GB", "--json")
     assert set(found["vram"].values()) == {None}

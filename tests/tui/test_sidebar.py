@@ -126,7 +126,7 @@ async def test_a_value_out_of_range_is_refused_with_the_range(open_chat: Open) -
 
 async def test_mirostat_greys_what_it_ignores_and_says_why(open_chat: Open) -> None:
     async with open_chat() as driver:
-        assert "only with Mirostat" in text(driver, "mirostat_tau")
+        assert "needs Mirostat" in text(driver, "mirostat_tau")
         await go_to(driver, "mirostat")
         assert text(driver, "mirostat").endswith("[off] 1  2 ")
         await driver.press("right", "right")
@@ -206,7 +206,9 @@ async def test_the_last_row_that_is_there_shows_the_end(open_chat: Open) -> None
         assert "KV 94.4 MB of 189 MB" in driver.screen_text
 
 
-async def test_keys_right_behind_each_other_mean_what_they_did_when_they_were_pressed(open_chat: Open) -> None:
+async def test_keys_right_behind_each_other_mean_what_they_did_when_pressed(
+    open_chat: Open,
+) -> None:
     """The row has the Enter although the focus has left by the time it gets to it."""
     async with open_chat() as driver:
         await driver.press("ctrl+t", "down", "0")

@@ -5,64 +5,27 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from core.config.read import Config
 from core.engine.events import Failed, Load
 from core.errors import UserError
-from core.folders import config_file
 from core.history.store import History
 from core.options import LoadOptions
 from tests.core.saved_chats import chat, reply, user
 from tests.fake_backend import LOAD, FakeBackend
-from tests.tui.conftest import Driver
-from tui.app import LlamaApp
+from tests.tui.conftest import OpenStart
 from tui.chat_session import ChatSession
 from tui.outcome import Outcome
-from tui.screens.chat import ChatScreen
 from tui.screens.help import HelpScreen
-from tui.screens.start import StartScreen
 from tui.settings import Settings
 from tui.talk import Talk
 
 Progress = Callable[[int, int | None], None]
-OpenStart = Callable[..., AbstractAsyncContextManager["Starter"]]
-
-
-class Starter(Driver):
-    """A driver that begins on the start screen; `chosen` is what was to be opened."""
-
-    def __init__(self, *args: Any, chosen: list[Mapping[str, Any]]) -> None:
-        super().__init__(*args)
-        self.chosen = chosen
-
-    @property
-    def start(self) -> StartScreen:
-        screen = self.app.screen_stack[0]
-        assert isinstance(screen, StartScreen)
-        return screen
-
-    @property
-    def titles(self) -> list[str]:
-        return [row.title for row in self.start.rows.rows]
-
-    async def listed(self) -> None:
-        await self.until(lambda: bool(self.start.rows.rows))
-
-    async def path(self, text: str) -> None:
-        """Type a path and wait for what may follow."""
-        self.start.type_path(text)
-        await self.until(lambda: self.start._found_for == text)
-        await self.settle()
-
-    async def chat_opens(self) -> None:
-        await self.until(lambda: isinstance(self.app.screen, ChatScreen))
 
 
 @pytest.fixture
@@ -70,35 +33,6 @@ def history(tmp_path: Path) -> Iterator[History]:
     history = History(tmp_path / "history.db")
     yield history
     history.close()
-
-
-@pytest.fixture
-def open_start() -> OpenStart:
-    @asynccontextmanager
-    async def opened(
-        make: Callable[[Mapping[str, Any], Progress], Talk] | None = None,
-        *,
-        history: History | None = None,
-        typed: tuple[str, ...] = (),
-        backend: FakeBackend | None = None,
-        size: tuple[int, int] = (80, 24),
-    ) -> AsyncIterator[Starter]:
-        backend = backend or FakeBackend()
-        chosen: list[Mapping[str, Any]] = []
-
-        def open_chosen(given: Mapping[str, Any], progress: Progress) -> Talk:
-            chosen.append(given)
-            if make is not None:
-                return make(given, progress)
-            session = ChatSession(backend, LoadOptions("x"), Settings({}), clock=lambda: backend.now)
-            return Talk(session, "fake")
-
-        start = StartScreen(open_chosen, history=history, typed=typed)
-        app = LlamaApp(start, config=Config(config_file()))
-        async with app.run_test(size=size) as pilot:
-            yield Starter(app, pilot, backend, chosen=chosen)
-
-    return opened
 
 
 @pytest.fixture

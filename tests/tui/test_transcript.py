@@ -267,15 +267,6 @@ class TestTheView:
                 await pilot.pause()
                 assert transcript.following == following
 
-    async def test_a_message_can_be_brought_into_view(self) -> None:
-        async with running() as (app, transcript, pilot):
-            for key in range(200):
-                transcript.add_message(key, "assistant", f"message {key}\n\n" + "text " * (key % 90))
-            transcript.scroll_to_message(50)
-            await pilot.pause()
-            assert app.lines[0] == " llama ▸ message 50"
-            assert not transcript.following
-
     async def test_reading_backwards_never_jumps(self) -> None:
         rng = random.Random(2)
         async with running(50, 15) as (_, transcript, pilot):
@@ -296,7 +287,9 @@ class TestTheView:
         async with running(70, 20) as (app, transcript, pilot):
             for key in range(100):
                 transcript.add_message(key, "assistant", f"message {key} " + "some words " * 60)
-            transcript.scroll_to_message(40)
+            await pilot.pause()
+            transcript.mark(40)
+            transcript.unmark()
             await pilot.pause()
             for width in (30, 90, 45, 70):
                 await pilot.resize_terminal(width, 20)

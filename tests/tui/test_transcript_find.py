@@ -145,7 +145,9 @@ async def test_it_begins_where_one_is_and_goes_back_there() -> None:
     async with running(height=10) as (app, transcript, pilot):
         for key in range(60):
             transcript.add_message(key, "assistant", f"message {key}\n\nneedle {key}")
-        transcript.scroll_to_message(30)
+        await pilot.pause()
+        transcript.mark(30)
+        transcript.unmark()
         await pilot.pause()
         before = app.lines
         assert transcript.find("needle") == (31, 60)

@@ -228,7 +228,9 @@ class TestFolding:
     async def test_what_is_above_stays_where_it_is(self) -> None:
         async with running(height=12) as (app, transcript, pilot):
             conversation(transcript, count=10)
-            transcript.scroll_to_message(4)
+            await pilot.pause()
+            transcript.mark(4)
+            transcript.unmark()
             await pilot.pause()
             before = app.lines
             transcript.mark(5)

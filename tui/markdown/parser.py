@@ -6,6 +6,7 @@ some 80 ms, which is why `render` does it at its first use.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 from markdown_it import MarkdownIt
@@ -65,6 +66,12 @@ def _parser() -> MarkdownIt:
 def parse(source: str) -> list[Token]:
     """The tokens of a block."""
     return _parser().parse(source)
+
+
+def is_cut(tokens: Sequence[Token]) -> bool:
+    """Whether something is missing: the parser drops what is nested deeper than it goes."""
+    deepest = _parser().options["maxNesting"] - 1
+    return any(token.nesting > 0 and token.level >= deepest for token in tokens)
 
 
 def parse_inline(source: str) -> list[Token]:

@@ -37,13 +37,16 @@ def render(block: Block, indent: int = 0, code_padding: int = 0) -> list[Element
     if block.kind == "code":
         return _code(block.source, margin, code_padding, block.language, block.context)
 
-    from tui.markdown.parser import parse, parse_inline
+    from tui.markdown.parser import is_cut, parse, parse_inline
 
     tokens = parse_inline(block.source) if block.kind == "inline" else parse(block.source)
     renderer = _Renderer(margin, code_padding, block.indent, style)
     if block.marker:
         renderer.enter_item(block.marker)
-    renderer.walk(tokens)
+    if is_cut(tokens):
+        renderer.add_text([(text.expandtabs(4), ()) for text in block.source.split("\n")])
+    else:
+        renderer.walk(tokens)
     if block.marker and not renderer.elements:
         renderer.add_text([("", ())])
     return renderer.elements

@@ -18,6 +18,7 @@ CODE_CONTEXT = 40
 _RULE = re.compile(r"(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,})$")
 _UNDERLINE = re.compile(r"(?:=+|-+)$")
 _HEADING = re.compile(r"#{1,6}(?:[ \t]|$)")
+_LANGUAGE = re.compile(r"\{?\.?[\w+#.,-]*\}?", re.ASCII)
 _FENCE = re.compile(r"(`{3,})([^`]*)$|(~{3,})(.*)$")
 
 _Kind = Literal["", "paragraph", "quote", "table", "code"]
@@ -224,7 +225,7 @@ class Splitter:
         info = (match.group(2) or match.group(4) or "").strip()
         language = re.split(r"[\s,{}]", info.lstrip("{."), maxsplit=1)[0]
         self._fence = _Fence(match.group(1) or match.group(3), column, language)
-        if " " in info:  # more than a language: small models put code there, which must not vanish
+        if not _LANGUAGE.fullmatch(info):  # small models put code there, which must not vanish
             self._lines.append(info)
 
     def _code_line(self, line: str, done: list[Block]) -> None:

@@ -102,7 +102,7 @@ class ChatScreen(ChatFind):
     def _typed_there(self, message: MessageKeys.Typed) -> None:
         """What is typed into the transcript is meant for the prompt."""
         self.prompt.focus()
-        self.prompt.insert(message.character)
+        self.prompt.insert(message.text)
 
     # --- stopping and leaving -------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class ChatScreen(ChatFind):
         elif self.selections:
             self.clear_selection()
         elif focused is not self.prompt:
-            self.prompt.focus()
+            self.set_focus(self.prompt)
         elif self.action_stop() or self._give_up_load("back"):
             return
         elif self._editing is not None:

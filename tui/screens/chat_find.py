@@ -79,9 +79,9 @@ class ChatFind(ChatTranscript):
         self.transcript.end_find(back=back)
         before, self._before_find = self._before_find, None
         if before is not None and before.is_attached:
-            before.focus()
+            self.set_focus(before)
         else:
-            self.prompt.focus()
+            self.set_focus(self.prompt)
 
     def action_messages(self) -> None:
         """From a find, to the message that it is in."""

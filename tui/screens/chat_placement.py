@@ -27,7 +27,7 @@ class ChatPlacement(ChatSettings):
     def map_page(self) -> MapScreen:
         """The memory map of what is loaded here."""
         page = MapScreen(self, self._model_name)
-        page.status(self.session.state(hint=False), busy=self.session.at_work)
+        self._tell_map(page)
         page.meter(self._snapshot)
         return page
 
@@ -53,10 +53,14 @@ class ChatPlacement(ChatSettings):
         if level != "info" and (page := self._map) is not None:
             page.flash(text, level)
 
+    def _tell_map(self, page: MapScreen) -> None:
+        state = self.session.state(hint=False, brief=self.has_class("-tiny"))
+        page.status(state, busy=self.session.at_work)
+
     def _paint_status(self) -> None:
         super()._paint_status()
         if (page := self._map) is not None:
-            page.status(self.session.state(hint=False), busy=self.session.at_work)
+            self._tell_map(page)
 
     def _paint_meters(self) -> None:
         super()._paint_meters()
@@ -88,6 +92,11 @@ class ChatPlacement(ChatSettings):
     # --- what the user wants --------------------------------------------------------------------
 
     @on(PlacementSection.Changed)
+    def _changed_there(self) -> None:
+        """What the status line says of an earlier wish holds no longer."""
+        self.status.end_flash()
+        self._placement_changed()
+
     def _placement_changed(self) -> None:
         self.sidebar.place()
         self._paint_status()

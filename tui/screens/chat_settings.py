@@ -36,7 +36,7 @@ class ChatSettings(ChatView):
 
     def _leave_settings(self) -> None:
         self.sidebar.remove_class("-open")
-        self.prompt.focus()
+        self.set_focus(self.prompt)
 
     @on(SidebarRow.Stepped)
     def _stepped(self, message: SidebarRow.Stepped) -> None:

@@ -48,7 +48,7 @@ class ChatTranscript(ChatEngine):
 
     def _walk_on(self) -> None:
         """Have the keys act on the message that is marked."""
-        self.transcript.focus()
+        self.set_focus(self.transcript)
         self._paint_status()
 
     def action_message_up(self) -> None:
@@ -93,7 +93,7 @@ class ChatTranscript(ChatEngine):
         if exchange is not None:
             self._editing = None
             self.replace(Replacement(exchange, again=True))
-            self.prompt.focus()
+            self.set_focus(self.prompt)
 
     def action_sibling_before(self) -> None:
         """The version of the message before."""
@@ -146,7 +146,7 @@ class ChatTranscript(ChatEngine):
         if self.prompt.text.strip():
             self.prompt.remember(self.prompt.text)
         self.prompt.replace_text(exchange.user)
-        self.prompt.focus()
+        self.set_focus(self.prompt)
         last = exchange is self.session.conversation.last
         what = "the last message and its reply" if last else "this message and all that follows it"
         take, leave = key_word("send"), key_word("back")

@@ -20,6 +20,7 @@ from tui.glyphs import drawn
 from tui.keys import key_word
 from tui.outcome import Outcome
 from tui.screens.gauges import GaugesScreen
+from tui.screens.sizes import TooSmall
 from tui.slash_completion import Completions, Sources, complete
 from tui.throttle import Throttle
 from tui.widgets.completion import CompletionList
@@ -42,12 +43,15 @@ if TYPE_CHECKING:
 _STATUS_S = 0.25
 _HEADER_S = 1.0
 _GAUGES_S = 1.0
-_SMALLEST = (40, 12)
 _SLOW_S = 10.0  # from which on a reply is one that people do not wait for
 
 
-def _placeholder() -> str:
-    return f"Message · {key_word('send')} sends · / commands · {key_word('newline')} new line"
+def _placeholder(*, tiny: bool = False) -> str:
+    """What to do in the prompt; where there is no key bar, also how to go on from there."""
+    send = f"Message · {key_word('send')} sends"
+    if tiny:
+        return f"{send} · {key_word('help')} help"
+    return f"{send} · / commands · {key_word('newline')} new line"
 
 
 class ChatView(SafeClicks):
@@ -91,7 +95,7 @@ class ChatView(SafeClicks):
             yield PlainStatic("\u203a", id="prompt-sign")
             yield Prompt(_placeholder(), id="prompt")
         yield KeyBar(id="keys")
-        yield PlainStatic(id="too-small")
+        yield TooSmall()
 
     def on_mount(self) -> None:
         """Start the engine once the first frame is out, so that its import of torch delays nothing."""
@@ -307,17 +311,19 @@ class ChatView(SafeClicks):
         session = self.session
         title = words(session.title, busy=session.busy)
         self._window.show(drawn(self.app.get_line_filters(), title))
-        self.status.state(session.state(), busy=session.at_work)
-        self.query_one("#keys", KeyBar).show(
-            busy=session.busy, pending=session.placement.pending, row_keys=self._local_keys()
-        )
+        keys, tiny = self._local_keys(), self.has_class("-tiny")
+        leave = f"{key_word('back')} back · " if tiny and keys is not None else ""
+        state = session.state(hint=keys is None, brief=tiny)
+        self.status.state(leave + state, busy=session.at_work)
+        pending = session.placement.pending
+        self.query_one("#keys", KeyBar).show(busy=session.busy, pending=pending, row_keys=keys)
 
     def _local_keys(self) -> tuple[tuple[str, ...], ...] | None:
         """The actions that the key bar shows for where the cursor is; None for those of the chat."""
         return self.focused.KEYS if isinstance(self.focused, SidebarRow) else None
 
     def _paint_header(self) -> None:
-        self.query_one("#header", Header).used(self.session.conversation.context_used)
+        self.query_one("#header", Header).used(self.session.context_used)
 
     def _paint_meters(self) -> None:
         if self._snapshot is not None:
@@ -343,10 +349,6 @@ class ChatView(SafeClicks):
         self.set_class(width < 100, "-narrow")
         self.set_class(height < 30, "-low")
         self.set_class(width < 60 or height < 16, "-tiny")
-        too_small = width < _SMALLEST[0] or height < _SMALLEST[1]
-        self.set_class(too_small, "-too-small")
-        if too_small:
-            least = f"{_SMALLEST[0]}x{_SMALLEST[1]}"
-            self.query_one("#too-small", PlainStatic).update(
-                f"{width}x{height} is too small: llama-tui needs {least}"
-            )
+        self.query_one(TooSmall).check(self, event.size)
+        self.prompt.placeholder = _placeholder(tiny=self.has_class("-tiny"))
+        self._paint_status()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -14,7 +14,7 @@ from textual.worker import Worker
 from core.errors import UserError
 from core.history.records import Chat, ChatRow
 from core.text.sanitize import one_line
-from tui.commands import bindings
+from tui.commands import Scope, bindings
 from tui.compat import paint_now
 from tui.history_thread import HistoryThread
 from tui.widgets.chat_list import ChatList
@@ -48,6 +48,7 @@ class ChatsView(ModalScreen[Chat | None]):
 
     # Before the keys of the search box, which has the focus.
     BINDINGS = bindings("chats", priority=True)
+    PLACE: ClassVar[Scope] = "chats"
     AUTO_FOCUS = "#chats-search"
 
     def __init__(self, history: HistoryThread, owner: Owner, *, opened: int | None, words: str) -> None:

@@ -24,9 +24,11 @@ from tui.widgets.graph_panel import GraphPanel
 from tui.widgets.header import Header
 from tui.widgets.memory_panel import MemoryPanel
 from tui.widgets.plain import PlainStatic, plain
+from tui.widgets.plain_line import PlainLine
 from tui.widgets.status_line import StatusLine
 
 _PERIOD_S = 1.0
+_NARROW = 60  # columns
 _NO_GPU = "no GPU: VRAM n/a, PCIe n/a"
 _NO_TAU_BITS = 16.0  # the end of the range where Mirostat steers nothing; few tokens surprise more
 
@@ -67,8 +69,8 @@ class GaugesScreen(SafeClicks):
                 yield PlainStatic(id="page-plan")
         with Horizontal(id="status-row"):
             yield StatusLine(id="status")
-        keys = f"{key_word('back')} back  Up Down PgUp PgDn scroll  {key_word('log')} log"
-        yield PlainStatic(keys, id="page-keys")
+        keys = f"{key_word('back')} back  PgUp PgDn scroll  {key_word('log')} log"
+        yield PlainLine(keys, id="page-keys")
 
     def on_mount(self) -> None:
         """The arrows scroll at once, and everything shows its present state."""
@@ -104,7 +106,8 @@ class GaugesScreen(SafeClicks):
         self._paint_texts()
         session = self._session
         busy = session.busy or session.model is None or bool(session.placement.progress())
-        self.query_one("#status", StatusLine).state(session.state(), busy=busy)
+        state = session.state(hint=False, brief=self.size.width < _NARROW)
+        self.query_one("#status", StatusLine).state(state, busy=busy)
 
     def _paint_header(self) -> None:
         session, header = self._session, self.query_one("#header", Header)
@@ -113,7 +116,7 @@ class GaugesScreen(SafeClicks):
         if session.placement.plan is not None:
             header.placed(session.placement.plan)
         header.talk(session.title)
-        header.used(session.conversation.context_used)
+        header.used(session.context_used)
 
     def _paint_memory(self) -> None:
         readings, snapshot = self._readings, self._readings.snapshot
@@ -187,7 +190,7 @@ class GaugesScreen(SafeClicks):
         """The context, what limits the speed, the plan, and the rates that were measured at load."""
         model, plan = self._session.model, self._session.placement.plan
         if model is not None:
-            used = self._session.conversation.context_used
+            used = self._session.context_used
             yield f"context: {used} of {model.context} tokens"
         if plan is None:
             yield "no plan yet: the model is not loaded"

@@ -12,7 +12,8 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from core.presets import PURPOSES
-from tui.key_tables import rows
+from tui.commands import Scope
+from tui.key_tables import PLACES, rows
 from tui.keys import key_word, keys_of
 from tui.settings import LIVE, PLACEMENT
 from tui.widgets.plain import PlainStatic
@@ -21,15 +22,19 @@ _KEYS, _LEFT = 18, 34  # cells for the keys, and for keys and command
 _STACKED = 70  # below this width the explanation goes under them
 
 
-def _entries() -> Iterator[tuple[str, str]]:
-    """What to press or type, and what it does; a heading has nothing to press."""
-    yield "", "Keys and commands"
+def _entries(here: Scope | None) -> Iterator[tuple[str, str]]:
+    """What to press or type, and what it does, first `here`; a heading has nothing to press."""
+    if here is not None:
+        yield "", PLACES[here]
+        for keys, slash, text in rows(keys_of, here):
+            yield f"{keys:{_KEYS}}{slash}", text
+    yield "", "Keys and commands" if here is None else "All keys and commands"
     for keys, slash, text in rows(keys_of):
         yield f"{keys:{_KEYS}}{slash}", text
     yield "", f"Presets of sampling settings ({key_word('preset')} takes the next, /preset NAME one of them)"
     for name, purpose in PURPOSES.items():
         yield f"{'':{_KEYS}}{name}", purpose
-    yield "", f"Settings, as commands or in the sidebar ({key_word('settings')})"
+    yield "", f"Settings, as commands or in the sidebar ({key_word('settings')}); * is a changed one"
     for param in LIVE + PLACEMENT:
         yield f"{'':{_KEYS}}/{param.key}", f"{param.help} Default: {param.format(param.default)}."
 
@@ -39,6 +44,10 @@ class HelpText(PlainStatic):
 
     COMPONENT_CLASSES = {"help--key", "help--heading"}
 
+    def __init__(self, here: Scope | None) -> None:
+        super().__init__()
+        self._here = here
+
     def on_resize(self, event: events.Resize) -> None:
         """Wrap anew."""
         self.update(Content("\n").join(self._lines(event.size.width)))
@@ -47,9 +56,9 @@ class HelpText(PlainStatic):
         key, heading = self.get_visual_style("help--key"), self.get_visual_style("help--heading")
         stacked = width < _STACKED
         indent = 2 if stacked else _LEFT
-        for left, text in _entries():
+        for number, (left, text) in enumerate(_entries(self._here)):
             if not left:
-                yield Content.styled(f"\n{text}\n", heading)
+                yield Content.styled(f"\n{text}\n" if number else f"{text}\n", heading)
                 continue
             wrapped = textwrap.wrap(text, max(20, width - indent))
             if stacked:
@@ -61,14 +70,18 @@ class HelpText(PlainStatic):
 
 
 class HelpScreen(ModalScreen[None]):
-    """Scrolls with the arrows; Esc, F1 or q closes."""
+    """Scrolls with the arrows; Esc, F1 or q closes. What is pressed at the place `here` comes first."""
+
+    def __init__(self, here: Scope | None = None) -> None:
+        super().__init__()
+        self._here = here
 
     def compose(self) -> ComposeResult:
         """The text and how to leave it."""
         with Vertical(id="help"):
             with VerticalScroll(id="help-rows"):
-                yield HelpText()
-            yield PlainStatic("Esc closes · Up Down PgUp PgDn scroll", id="help-keys")
+                yield HelpText(self._here)
+            yield PlainStatic("Esc closes · PgUp PgDn scroll", id="help-keys")
 
     def on_mount(self) -> None:
         """The arrows scroll at once."""

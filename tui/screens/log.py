@@ -13,7 +13,7 @@ from tui.compat import SafeClicks
 from tui.keys import key_word, keys_of
 from tui.log_tail import LogTail
 from tui.widgets.log_view import LogView
-from tui.widgets.plain import PlainStatic
+from tui.widgets.plain_line import PlainLine
 
 _PERIOD_S = 0.5
 _NOTHING = "nothing has been logged yet"
@@ -28,10 +28,10 @@ class LogScreen(SafeClicks):
 
     def compose(self) -> ComposeResult:
         """Where the file is, its lines, how to leave."""
-        yield PlainStatic(f"LOG  {self._tail.path}", id="log-title")
+        yield PlainLine(f"LOG  {self._tail.path}", id="log-title")
         yield LogView(id="log-lines")
-        keys = f"{key_word('back')} back  arrows PgUp PgDn Home End scroll  {key_word('interrupt')} copy"
-        yield PlainStatic(keys, id="log-keys")
+        keys = f"{key_word('back')} back  arrows scroll  {key_word('interrupt')} copy"
+        yield PlainLine(keys, id="log-keys")
 
     def on_mount(self) -> None:
         """Show what is there, and look again from time to time."""
@@ -58,7 +58,7 @@ class LogScreen(SafeClicks):
 
     async def _copy(self, text: str) -> None:
         way = await clipboard.copy(self.app, text)
-        self.query_one("#log-keys", PlainStatic).show(f"copied {len(text)} characters {way}")
+        self.query_one("#log-keys", PlainLine).show(f"copied {len(text)} characters {way}")
 
     def _read(self) -> None:
         view, lines = self.query_one(LogView), self._tail.read()

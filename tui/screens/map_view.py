@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -15,16 +15,17 @@ from core.weights.plan import Plan
 from tui import map_words
 from tui.cells import Grid, changes, computing, grid_of, moving
 from tui.chat_session import ChatSession
-from tui.commands import bindings
+from tui.commands import BY_ID, Scope, bindings
 from tui.compat import SafeClicks
 from tui.keys import key_word
+from tui.screens.sizes import TooSmall
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.memory_map import MemoryMap
 from tui.widgets.placement_section import WhatIf
 from tui.widgets.plain import PlainStatic
+from tui.widgets.plain_line import PlainLine
 from tui.widgets.status_line import Level, StatusLine
 
-_SMALLEST = (40, 12)
 _LINES = ("slots", "link", "cursor", "what-if")
 _KEYS = (
     ("map_keep",),
@@ -58,6 +59,7 @@ class MapView(SafeClicks):
 
     # Before the keys of the map, which has the focus: there is nothing to type here.
     BINDINGS = bindings("map", priority=True)
+    PLACE: ClassVar[Scope] = "map"
     AUTO_FOCUS = "#map-cells"
 
     def __init__(self, owner: Owner, model_name: str) -> None:
@@ -74,7 +76,7 @@ class MapView(SafeClicks):
 
     def compose(self) -> ComposeResult:
         """Title, legend, cells, what happens, what the cursor names, what would be, status, keys."""
-        yield PlainStatic(id="map-title")
+        yield PlainLine(id="map-title")
         yield WhatIf(id="map-legend")
         yield MemoryMap(id="map-cells")
         with Vertical(id="map-lines"):
@@ -85,7 +87,7 @@ class MapView(SafeClicks):
         with Horizontal(id="map-status-row"):
             yield StatusLine(id="map-status")
         yield KeyBar("map-keys", _KEYS)
-        yield PlainStatic(id="map-too-small")
+        yield TooSmall("the memory map")
 
     def on_mount(self) -> None:
         """Show the present state."""
@@ -145,8 +147,9 @@ class MapView(SafeClicks):
     def _show_status(self) -> None:
         text, busy = self._status
         plan = self._placement.plan
-        if self.has_class("-tiny") and plan is not None and plan.budget.simulated:
-            text = f"SIMULATED · {text}"  # where there is no title
+        if self.has_class("-tiny"):  # there is no title and no key bar
+            simulated = "SIMULATED · " if plan is not None and plan.budget.simulated else ""
+            text = f"{simulated}{key_word('help')} help · {text}"
         self.query_one("#map-status", StatusLine).state(text, busy=busy)
 
     def flash(self, text: str, level: Level = "info") -> None:
@@ -180,7 +183,7 @@ class MapView(SafeClicks):
         name = self._model_name if model is None else model.name
         simulated = "SIMULATED " if grid is not None and grid.plan.budget.simulated else ""
         rest = "" if grid is None else f" · {map_words.whole(grid)} · sampled 10/s"
-        self.query_one("#map-title", PlainStatic).show(f"{simulated}MEMORY MAP  {name}{rest}")
+        self.query_one("#map-title", PlainLine).show(f"{simulated}MEMORY MAP  {name}{rest}")
 
     @on(MemoryMap.Moved)
     def _show_cursor(self) -> None:
@@ -192,12 +195,15 @@ class MapView(SafeClicks):
 
     def _show_what_if(self) -> None:
         placement, line = self._placement, self._line("what-if")
-        parts = map_words.what_if_words(placement, len(self._changes), brief=self.has_class("-tiny"))
+        brief = self.has_class("-tiny")
+        parts = map_words.what_if_words(placement, len(self._changes), brief=brief)
         if placement.under_way:
             parts += ("being applied",)
         elif placement.pending:
-            parts += (f"{key_word('map_apply')} apply",) if placement.can_apply else ()
-            parts += (f"{key_word('map_undo')} undo",)
+            keys = ("map_apply", "map_undo") if placement.can_apply else ("map_undo",)
+            hints = tuple(f"{key_word(key)} {BY_ID[key].bar}" for key in keys)
+            # Where there is one line the key goes before the other figures.
+            parts = (*parts[:1], *hints, *parts[1:]) if brief else (*parts, *hints)
         refused = placement.pending and not placement.can_apply
         self.set_class(refused, "-refused")
         line.set_class(placement.pending, "-pending")
@@ -210,13 +216,7 @@ class MapView(SafeClicks):
         self.set_class(width < 100, "-narrow")
         self.set_class(height < 22, "-low")
         self.set_class(width < 60 or height < 16, "-tiny")
-        too_small = width < _SMALLEST[0] or height < _SMALLEST[1]
-        self.set_class(too_small, "-too-small")
-        if too_small:
-            least = f"{_SMALLEST[0]}x{_SMALLEST[1]}"
-            self.query_one("#map-too-small", PlainStatic).update(
-                f"{width}x{height} is too small: the memory map needs {least}"
-            )
+        self.query_one(TooSmall).check(self, event.size)
         self._show_cursor()
         self._show_what_if()
         self._show_status()

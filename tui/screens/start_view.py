@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from textual import events, on
 from textual.app import ComposeResult
@@ -12,10 +12,12 @@ from textual.worker import Worker
 
 from core.errors import UserError
 from tui.aside import aside
-from tui.commands import bindings
+from tui.commands import Scope, bindings
 from tui.compat import SafeClicks
 from tui.history_thread import HistoryThread
+from tui.keys import key_word
 from tui.path_completion import PathCandidate, candidates, verdict
+from tui.screens.sizes import TooSmall
 from tui.start_rows import Past, read_past, rows_of
 from tui.widgets.key_bar import KeyBar
 from tui.widgets.plain import PlainStatic, plain
@@ -25,8 +27,8 @@ from tui.widgets.status_line import Level
 if TYPE_CHECKING:
     from core.history.store import History
 
+_TITLE = "llama-tui · which model?"
 _KEYS = ("open_model", "complete_path", "leave_start", "command_palette", "help", "quit")
-_SMALLEST = (40, 12)
 _CLOSING_S = 0.2
 
 
@@ -35,6 +37,7 @@ class StartView(SafeClicks):
 
     # Before the keys of the field, which has the focus.
     BINDINGS = bindings("start", priority=True)
+    PLACE: ClassVar[Scope] = "start"
     AUTO_FOCUS = "#start-path"
 
     def __init__(self, history: History | None, typed: str) -> None:
@@ -51,10 +54,10 @@ class StartView(SafeClicks):
     def compose(self) -> ComposeResult:
         """Title, field, list, a line that says what happened, keys."""
         with Vertical(id="start"):
-            yield PlainStatic("llama-tui  ·  which model?", id="start-title")
+            yield PlainStatic(_TITLE, id="start-title")
             yield PlainStatic(f"started with {self._typed}", id="start-typed")
             yield Input(
-                placeholder="Path of a Llama: its folder or a .gguf file",
+                placeholder="Path of a Llama: folder or .gguf",
                 id="start-path",
                 compact=True,
                 select_on_focus=False,
@@ -62,7 +65,7 @@ class StartView(SafeClicks):
             yield StartList(id="start-list")
             yield PlainStatic(id="start-said")
         yield KeyBar("start-keys", tuple((id,) for id in _KEYS))
-        yield PlainStatic(id="too-small")
+        yield TooSmall()
 
     def on_mount(self) -> None:
         """The first rows; what was done before comes as soon as it is read."""
@@ -167,9 +170,6 @@ class StartView(SafeClicks):
         width, height = event.size
         self.set_class(height < 20 or width < 60, "-low")
         self.set_class(height < 16 or width < 50, "-tiny")
-        too_small = width < _SMALLEST[0] or height < _SMALLEST[1]
-        self.set_class(too_small, "-too-small")
-        if too_small:
-            least = f"{_SMALLEST[0]}x{_SMALLEST[1]}"
-            text = f"{width}x{height} is too small: llama-tui needs {least}"
-            self.query_one("#too-small", PlainStatic).update(text)
+        hint = f" · {key_word('help')} help" if self.has_class("-tiny") else ""
+        self.query_one("#start-title", PlainStatic).show(f"{_TITLE}{hint}")
+        self.query_one(TooSmall).check(self, event.size)

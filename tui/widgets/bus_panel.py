@@ -69,7 +69,8 @@ class BusPanel(Vertical):
         """As many as fit: what the device counted, the disk, the peak."""
         parts = []
         if bus.simulated:
-            parts.append(f"link {meters.speed(bus.link)}")
+            link = f"link {meters.speed(bus.link)}"
+            parts += [] if link in str(self.border_title) else [link]
         elif bus.exact:
             parts.append(f"device counter {meters.speed(bus.counter)}")
         if disk is not None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events, on
 from textual.app import ComposeResult
 from textual.containers import Horizontal
 from textual.message import Message
 from textual.widgets import Input
 
+from tui.commands import Scope
 from tui.keys import action_of
 from tui.widgets.plain import PlainStatic
 
 
 class FindLine(Horizontal):
     """Words to find, and how many of them there are. Its keys go from find to find."""
+
+    PLACE: ClassVar[Scope] = "find"
 
     class Typed(Message):
         """Other words are in the line."""
@@ -43,7 +48,7 @@ class FindLine(Horizontal):
         action = action_of("find", event.key)
         if action is not None:
             event.stop()
-            await self.run_action(f"screen.perform('{action.id}')")
+            await self.screen.run_action(f"perform('{action.id}')")
 
     @on(Input.Changed)
     def _changed(self, event: Input.Changed) -> None:

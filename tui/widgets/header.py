@@ -62,7 +62,7 @@ class Header(Widget):
             self.refresh()
 
     def render(self) -> Content:
-        """One line; where it is narrow, first the title gives way, then the details to the context."""
+        """One line; where it is narrow, first the title gives way, then details from the end."""
         style, model, width = self.get_visual_style, self._model, self.content_size.width
         name = plain(self._name_shown if model is None else model.name).plain
         title: list[str | tuple[str, Style]] = [(name, style("header--name"))]
@@ -71,10 +71,14 @@ class Header(Widget):
         if model is None:
             left = Content.assemble(*title, self._streamed)
             return (left + self._middle(width - left.cell_length)).truncate(width, ellipsis=True)
-        details = f" · {model.weights} · {model.chat_format} · {model.device}{self._streamed}"
-        left = Content.assemble(*title) + plain(details)
         figures = f"ctx {self._used}/{model.context}"
-        right = Content(figures)
+        left, right = Content.assemble(*title), Content(figures)
+        format = "raw text" if model.chat_format == "none" else model.chat_format
+        for word in (f" · {model.weights}", f" · {format}", f" · {model.device}", self._streamed):
+            detail = plain(word)
+            if left.cell_length + detail.cell_length + len(figures) >= width:
+                break
+            left += detail
         if width >= left.cell_length + len(figures) + _BAR + 3:
             bar = (level(self._used / model.context, _BAR), style("header--bar"))
             right = Content.assemble("ctx ", bar, f" {self._used}/{model.context}")

@@ -57,7 +57,7 @@ class KeyBar(Widget):
         x = event.get_content_offset_capture(self).x
         id = next((id for end, id in self._ends if x < end), None)
         if id is not None and BY_ID[id].scope != "settings":
-            await self.run_action(f"screen.perform('{id}')")
+            await self.screen.run_action(f"perform('{id}')")
 
     def _entry(self, ids: tuple[str, ...], word: str) -> Content:
         keys = "/".join(key_word(id) for id in ids)

@@ -281,14 +281,15 @@ class MemoryMap(Widget, can_focus=True):
         return (letter if after is None else letter.lower()), style
 
     def _style(self, letter: str, flags: tuple[bool, ...]) -> Style:
-        style = self._part(f"map--{_STYLES[letter]}")
-        for name, on in zip(("changed", "selected", "computing", "moving"), flags, strict=True):
-            if on:
-                style += self.get_component_rich_style(f"map--{name}", partial=True)
-        return style
+        marks = zip(("changed", "selected", "computing", "moving"), flags, strict=True)
+        return self._part(f"map--{_STYLES[letter]}", *(f"map--{name}" for name, on in marks if on))
 
-    def _part(self, name: str) -> Style:
-        return self.rich_style + self.get_component_rich_style(name, partial=True)
+    def _part(self, *names: str) -> Style:
+        """Component styles, one over the other: their colours are mixed with what is behind them."""
+        style = self.get_visual_style(*names).rich_style
+        for name in names:  # of a text style that leaves out "reverse"
+            style += self.get_component_styles(name).text_style
+        return style
 
 
 def _join(parts: Parts, text: str, style: Style) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from textual import events
 from textual.containers import Vertical
 from textual.message import Message
 
+from tui.commands import Scope
 from tui.keys import action_of
 from tui.widgets.transcript import Transcript
 
@@ -17,12 +20,14 @@ class MessageKeys(Vertical):
     still wait: who types "/redo" there does not mean the r.
     """
 
-    class Typed(Message):
-        """A letter that is no key of the messages, or came when none was marked."""
+    PLACE: ClassVar[Scope] = "transcript"
 
-        def __init__(self, character: str) -> None:
+    class Typed(Message):
+        """A letter that is no key of the messages or came when none was marked; or what was pasted."""
+
+        def __init__(self, text: str) -> None:
             super().__init__()
-            self.character = character
+            self.text = text
 
     async def on_key(self, event: events.Key) -> None:
         """Do what the key says, or pass on what was typed."""
@@ -31,8 +36,14 @@ class MessageKeys(Vertical):
         action = action_of("transcript", event.key) if walking else None
         if action is not None:
             event.stop()
-            await self.run_action(f"screen.perform('{action.id}')")
+            await self.screen.run_action(f"perform('{action.id}')")
         elif event.is_printable and event.character:
             event.stop()
             transcript.unmark()  # at once: the next letter may wait already
             self.post_message(self.Typed(event.character))
+
+    def on_paste(self, event: events.Paste) -> None:
+        """Pass on what is pasted."""
+        event.stop()
+        self.query_one(Transcript).unmark()
+        self.post_message(self.Typed(event.text))

@@ -33,6 +33,12 @@ class PlacementRow(SidebarRow):
         super().__init__(id)
         self._placement = placement
 
+    def on_key(self, event: events.Key) -> None:
+        """Keys that come when the model has been unloaded change nothing."""
+        if not self._placement.available:
+            event.stop()
+            event.prevent_default()
+
     def _labelled(self, label: str, changed: bool) -> list[str | tuple[str, Style]]:
         return [label.ljust(LABEL - 1), ("*" if changed else " ", self.get_visual_style("setting--mark"))]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textual.content import Content
+from textual.visual import VisualType
 from textual.widgets import Static
 
 from core.text.sanitize import sanitize
@@ -22,13 +23,21 @@ class PlainStatic(Static):
     def __init__(
         self, content: str | Content = "", *, id: str | None = None, classes: str | None = None
     ) -> None:
-        content = plain(content) if isinstance(content, str) else content
+        content = _content(content)
         super().__init__(content, markup=False, id=id, classes=classes)
         self._shown = content
 
+    def update(self, content: VisualType = "", *, layout: bool = True) -> None:
+        """Replace the text."""
+        super().update(plain(content) if isinstance(content, str) else content, layout=layout)
+
     def show(self, content: str | Content) -> None:
         """Replace the text in place."""
-        content = plain(content) if isinstance(content, str) else content
+        content = _content(content)
         if not self._shown.is_same(content):
             self._shown = content
             self.update(content, layout=False)
+
+
+def _content(text: str | Content) -> Content:
+    return plain(text) if isinstance(text, str) else text

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from textual import events, on
 from textual.filter import LineFilter
 from textual.message import Message
 from textual.timer import Timer
 from textual.widgets import TextArea
+from textual.widgets.text_area import Selection
 
+from core.text.sanitize import sanitize
 from tui.commands import BY_ID, bindings
 from tui.compat import later
 from tui.glyphs import literal
@@ -60,8 +62,8 @@ class Prompt(TextArea):
         return literal(filters) if self.text else filters
 
     def replace_text(self, text: str) -> None:
-        """Put `text` in, with the cursor at its end."""
-        self.text = text
+        """Put `text` in, with the cursor at its end. It may come from a database or from another program."""
+        self.text = sanitize(text)
         self.move_cursor(self.document.end)
 
     def remember(self, text: str) -> None:
@@ -126,6 +128,22 @@ class Prompt(TextArea):
             self.replace_text(completed)
         else:
             self.post_message(self.Sent(self.text))
+
+    def undo(self) -> None:
+        """As Textual's; it puts the cursor where the text was changed."""
+        self._from_the_start(super().undo)
+
+    def redo(self) -> None:
+        """The same for what was undone."""
+        self._from_the_start(super().redo)
+
+    def _from_the_start(self, deed: Callable[[], None]) -> None:
+        """Textual looks for the cursor in a text that may have lost its line, and the app ends."""
+        text, selection = self.text, self.selection
+        self.selection = Selection()
+        deed()
+        if self.text == text:
+            self.selection = selection
 
     # --- completion -----------------------------------------------------------------------------
 

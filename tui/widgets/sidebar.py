@@ -111,6 +111,7 @@ class Sidebar(Vertical):
             }
         plan = self._placement.plan
         if plan is not None:
+            known["kv"] = plan.needs.kv_type
             known["ram"] = f"{gigabytes(plan.ram)} of {gigabytes(plan.budget.ram)} GB"
         lines = ["chosen at start"]
         for param in FIXED:
@@ -134,14 +135,18 @@ class Sidebar(Vertical):
 
     def _reveal(self, row: SidebarRow) -> None:
         """Bring what belongs to a row into view with it; the row itself goes before."""
-        if row is [other for other in self.query(SidebarRow) if other.focusable and other.display][-1]:
+        rows = [other for other in self.query(SidebarRow) if other.focusable and other.display]
+        if not rows:  # the app is being closed
+            return
+        if row is rows[-1]:
             self.query_one("#sidebar-rows").scroll_end(animate=False, immediate=True)
         if isinstance(row, PlacementRow):
             self.query_one(WhatIf).scroll_visible(animate=False, immediate=True)
         row.scroll_visible(animate=False, immediate=True)
 
     def _explain(self, row: SidebarRow) -> None:
-        self.query_one("#sidebar-help", PlainStatic).update(row.explanation)
+        there = self._placement.available or not isinstance(row, PlacementRow)
+        self.query_one("#sidebar-help", PlainStatic).update(row.explanation if there else _how())
 
 
 def _context(model: ModelInfo) -> str:

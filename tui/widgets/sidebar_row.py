@@ -8,7 +8,7 @@ from textual import events
 from textual.message import Message
 from textual.widget import Widget
 
-from tui.commands import bindings
+from tui.commands import Scope, bindings
 from tui.keys import action_of
 
 
@@ -19,7 +19,8 @@ class SidebarRow(Widget, can_focus=True):
     key bar, in groups that share a word.
     """
 
-    BINDINGS = bindings("settings")
+    PLACE: ClassVar[Scope] = "settings"
+    BINDINGS = bindings(PLACE)
     KEYS: ClassVar[tuple[tuple[str, ...], ...]]
 
     class Stepped(Message):

@@ -24,12 +24,14 @@ _LONGEST = 300  # characters of a text that are looked at
 class StartRow:
     """A line of the list, and where there is more to say one below it.
 
-    `given` is what choosing it stands for, by the names of the command line; `path` what the field becomes
-    instead, which `opens` a model or is a folder on the way to one. Of a long `below` the end is shown.
+    `short` is the detail where there is no room for all of it. `given` is what choosing it stands for, by the
+    names of the command line; `path` what the field becomes instead, which `opens` a model or is a folder on
+    the way to one. Of a long `below` the end is shown.
     """
 
     title: str
     detail: str = ""
+    short: str = ""
     below: str = ""
     flags: str = ""
     given: Mapping[str, Any] = field(default_factory=dict)
@@ -61,9 +63,13 @@ class StartLine(Visual):
         return 2 if self._row.below or self._row.flags else 1
 
     def _line(self, width: int) -> Content:
-        detail = Content(one_line(self._row.detail, _LONGEST)).truncate(max(0, width // 2), ellipsis=True)
+        row, most = self._row, max(0, width // 2)
+        detail = Content(one_line(row.detail, _LONGEST))
+        if detail.cell_length > most and row.short:
+            detail = Content(one_line(row.short, _LONGEST))
+        detail = detail.truncate(most, ellipsis=True)
         room = max(0, width - detail.cell_length - 2)
-        title = Content(one_line(self._row.title, _LONGEST)).truncate(room, ellipsis=True, pad=True)
+        title = Content(one_line(row.title, _LONGEST)).truncate(room, ellipsis=True, pad=True)
         return Content.assemble(title, "  ", detail.stylize(".start--muted")).truncate(width)
 
     def _below(self, width: int) -> Content:

@@ -6,14 +6,14 @@ from typing import Literal
 
 from textual.timer import Timer
 
-from tui.widgets.plain import PlainStatic
+from tui.widgets.plain_line import PlainLine
 
 Level = Literal["info", "warning", "error"]
 
 _FLASH_S = 5.0
 
 
-class StatusLine(PlainStatic):
+class StatusLine(PlainLine):
     """Shows a state; a flash covers it for a few seconds."""
 
     def __init__(self, id: str | None = None) -> None:

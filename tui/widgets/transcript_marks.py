@@ -71,11 +71,6 @@ class TranscriptMarks(TranscriptView):
         else:
             self.mark(keys[to])
 
-    def scroll_to_message(self, key: int) -> None:
-        """Shows the beginning of a message at the top of the view."""
-        self._set_following(False)
-        self._settle(self._document.start_of(key))
-
     def _section(self) -> Section | None:
         return None if self.current is None else self._document.sections[self._document.index(self.current)]
 
