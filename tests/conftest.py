@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 _NATIVE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "native"
 os.environ.setdefault("LLAMA_TUI_NATIVE", str(_NATIVE))
 
+# Kernels for cards run in Triton's interpreter where there is no card; it must know before it is imported, and
+# other libraries import it too.
+if not any(Path("/dev").glob("nvidia[0-9]*")):
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # No test, nor what it starts, sees or changes the conversations and settings of whoever runs it.
 for _name in [name for name in os.environ if name.startswith("LLAMA_TUI_")]:
     if _name not in ("LLAMA_TUI_NATIVE", "LLAMA_TUI_CACHE"):

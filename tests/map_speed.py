@@ -34,7 +34,7 @@ class Talk:
         self._stats.touch()
         self._terminal = Terminal([*LLAMA_TUI, *OPTIONS, *DEVICE, "--stats", str(self._stats)])
         self._terminal.wait_for("idle")
-        self._terminal._stream.feed = lambda data: None  # type: ignore[method-assign]
+        self._terminal.blind()
 
     def reply(self, keys: str, *, shown: bool) -> dict[str, Any]:
         """What `keys` set off, with the map `shown` from the prompt's end on."""

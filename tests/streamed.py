@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,22 +48,25 @@ _started: list[Engine] = []
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[None]:
-    """The shapes "tiny", "tied" and "wide", an output head in four tiles, and a cache of its own.
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """See `shrink`. What a test starts is closed behind it."""
+    shrink(monkeypatch, tmp_path)
+    before = len(_started)
+    yield
+    while len(_started) > before:
+        _started.pop().placement.close()
 
-    Whatever was started is closed at the end.
-    """
+
+def shrink(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The shapes "tiny", "tied" and "wide", an output head in four tiles, and a cache of its own."""
     monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "tiny", TINY)
     monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "tied", replace(TINY, tied=True))
     wide = replace(TINY, dim=128, head_dim=32, hidden_dim=256)
     monkeypatch.setitem(core.checkpoint.synthetic.SHAPES, "wide", wide)
     monkeypatch.setattr(core.weights.needs, "_LEAST_TILE", 100 * TINY.dim * 2)
-    monkeypatch.setenv("LLAMA_TUI_CACHE", str(tmp_path))
+    monkeypatch.setenv("LLAMA_TUI_CACHE", str(folder))
     # Measuring takes longer than all the rest, and no bit may depend on it.
     monkeypatch.setattr(core.engine.load, "rates_of", lambda *given: RATES)
-    yield
-    while _started:
-        _started.pop().placement.close()
 
 
 def start(device: str, shape: str = "tiny", **options: Any) -> Engine:

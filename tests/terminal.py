@@ -61,6 +61,14 @@ class Terminal:
                 self._drawn.append((time.perf_counter() - self.started, len(self.raw)))
                 self._stream.feed(data)
 
+    def blind(self) -> None:
+        """From now on take what is drawn and throw it away: the emulator computes on the program's cores."""
+        self._stream.feed = lambda data: None  # type: ignore[method-assign]
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Give it another size, as a user who pulls at the window. The emulator keeps its own."""
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
     def send(self, keys: str) -> None:
         """Type."""
         os.write(self._master, keys.encode())

@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 # Repaints compete with decoding for the interpreter and, without a GPU, for the cores: 60 frames a
@@ -23,16 +24,50 @@ if "NO_COLOR" in os.environ or os.environ.get("TERM") in ("linux", "vt100", "vt2
     os.environ.setdefault("TEXTUAL_THEME", "ansi-dark")
 
 from textual import events
+from textual._compositor import ChopsUpdate, Compositor
 from textual._xterm_parser import BRACKETED_PASTE_END, BRACKETED_PASTE_START, XTermParser
 from textual.app import App
 from textual.await_complete import AwaitComplete
-from textual.geometry import Offset
+from textual.geometry import Offset, Region
 from textual.message import Message
 from textual.message_pump import MessagePump
 from textual.screen import Screen
+from textual.strip import Strip
 from textual.timer import Timer
 from textual.widget import Widget
 from textual.widgets import OptionList
+
+
+class NarrowCompositor(Compositor):
+    """A compositor that renders what has changed, and no more.
+
+    Textual renders every widget within the smallest rectangle around all changes of a frame, from top to
+    bottom: where a reply grows below gauges that move, that is the whole screen, and half of the interface's
+    time. Can go when `Compositor.render_partial_update` leaves out what no change touches.
+    """
+
+    _changed: tuple[Region, ...] = ()
+
+    def render_partial_update(self) -> ChopsUpdate | None:
+        """As Textual's, but only what touches a change is rendered for it."""
+        self._changed = tuple(self._dirty_regions)
+        try:
+            return super().render_partial_update()
+        finally:
+            self._changed = ()
+
+    def _get_renders(self, crop: Region | None = None) -> Iterable[tuple[Region, Region, list[Strip]]]:
+        if not self._changed:
+            yield from super()._get_renders(crop)
+            return
+        for widget, (region, clip) in self.visible_widgets.items():
+            shown = region.intersection(clip)
+            changes = [change for change in self._changed if change.overlaps(shown)]
+            if changes:
+                top = max(shown.y, min(change.y for change in changes))
+                bottom = min(shown.bottom, max(change.bottom for change in changes))
+                part = Region(shown.x, top, shown.width, bottom - top)
+                yield region, part, widget.render_lines(part.translate(-region.offset))
 
 
 class SafeClicks(Screen[None]):
@@ -46,6 +81,10 @@ class SafeClicks(Screen[None]):
     in any case, lays it out, and repaints on the top what has changed below: a reply that grows behind a page
     cost a fifth of the speed. Can go when `App._background_screens` ends with the first opaque screen.
     """
+
+    def __init__(self, *, id: str | None = None) -> None:
+        super().__init__(id=id)
+        self._compositor = NarrowCompositor()
 
     @property
     def is_current(self) -> bool:
@@ -132,6 +171,27 @@ async def _click_option(options: OptionList, event: events.Click) -> None:
         await _clicked(options, event)
 
 
+def _refresh_styles(app: App[Any], animate: bool = True) -> None:
+    """New colours in two steps, between which the app can do something else.
+
+    Textual takes them in one, which is more than a tenth of a second. Can go when that is much less.
+    """
+    app.stylesheet.set_variables(app.get_css_variables())
+    app.stylesheet.reparse()
+    later(app, 0.001, partial(_apply_styles, app, animate))
+
+
+def _apply_styles(app: App[Any], animate: bool) -> None:
+    screens = app.screen_stack
+    app.stylesheet.update(app, animate=animate)
+    if screens and app.screen.is_mounted:
+        app.screen._refresh_layout(app.size)
+    for screen in screens:
+        if screen is not app.screen:
+            app.stylesheet.update(screen, animate=animate)
+        screen._css_update_count = app._css_update_count
+
+
 def _page_options(options: OptionList, direction: Any) -> None:
     """As Textual's, but for a list that has no room (a KeyError). Both can go when Textual looks first."""
     if options._index_to_line:
@@ -139,6 +199,7 @@ def _page_options(options: OptionList, direction: Any) -> None:
 
 
 Screen.dismiss = _dismiss_once  # type: ignore[assignment, method-assign]
+App.refresh_css = _refresh_styles  # type: ignore[assignment, method-assign]
 OptionList._on_click = _click_option  # type: ignore[assignment, method-assign]
 OptionList._move_page = _page_options  # type: ignore[assignment, method-assign]
 

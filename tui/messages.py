@@ -30,7 +30,11 @@ E = TypeVar("E", bound=Event)
 
 
 class EngineMessage(Message, Generic[E], bubble=False):
-    """An event on its way to the screen."""
+    """An event on its way to the screen, and no further."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        # Textual has every class bubble anew.
+        super().__init_subclass__(**{"bubble": False, **arguments})
 
     def __init__(self, event: E) -> None:
         super().__init__()

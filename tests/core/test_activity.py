@@ -18,7 +18,7 @@ from core.weights.ledger import Ledger, Passage, SlotCount
 from core.weights.plan import Choice, Place
 from tests.core.engine import Engine as Talk
 from tests.held import gate_at_computing, gate_at_copy, held, until
-from tests.streamed import bits, chosen, small, start
+from tests.streamed import bits, chosen, shrink, small, start
 
 __all__ = ["small"]  # a fixture
 
@@ -30,7 +30,7 @@ TILES = ["output.0", "output.1"]
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """All is streamed, through two slots."""
     with pytest.MonkeyPatch.context() as patch:
-        small.__wrapped__(patch, tmp_path_factory.mktemp("cache"))  # type: ignore[attr-defined]
+        shrink(patch, tmp_path_factory.mktemp("cache"))
         engine = start("sim", offload=True)
         assert len(engine.placement.plan.rings) == 2
         assert [unit.name for unit in engine.placement.plan.needs.units] == [*UNITS, *TILES]

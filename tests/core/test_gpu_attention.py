@@ -11,13 +11,13 @@ from tests.core.interpreted import DEVICE, few_programs
 # isort: split
 from core.gpu import room
 from core.gpu.attend import Attender
-from core.gpu.units import FastUnits, TritonKernel
+from core.gpu.units import FastUnits
 from core.model.cache import KVCache
 from core.model.config import ModelConfig
 from core.model.ops import Ops
 from core.model.rope import rope_table
 from core.model.transformer import Transformer, Units
-from core.weights.kernels import Kernels
+from core.weights.kernels import DeviceKernel, Kernels
 from core.weights.layouts import FORMATS
 from tests.core.matrices import matrix_in, random_memory
 
@@ -78,10 +78,10 @@ def test_as_many_parts_as_keep_a_card_busy() -> None:
 
 
 def model_in(format: str, sizes: ModelConfig, states: torch.dtype) -> Transformer:
-    """A model whose matrices are of a format, multiplied by the kernels."""
+    """A model whose matrices are of a format, multiplied by torch."""
     with torch.device("meta"):
         model = Transformer(sizes)
-    kernels = Kernels(dict.fromkeys(FORMATS, (TritonKernel(),) * 4))
+    kernels = Kernels(dict.fromkeys(FORMATS, (DeviceKernel(),) * 4))
     for i, (name, shape) in enumerate(sizes.shapes().items()):
         parent, _, last = name.removesuffix(".weight").rpartition(".")
         owner = model.get_submodule(parent)

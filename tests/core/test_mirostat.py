@@ -193,7 +193,6 @@ def test_stories(on_stories: Subject, version: int, share: float) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("share", [0.5, 0.8])
+@pytest.mark.parametrize(("version", "share"), [(1, 0.5), (2, 0.8)])
 def test_demo(on_demo: Subject, version: int, share: float) -> None:
     on_demo.check(version, share)

@@ -91,10 +91,13 @@ def test_positions_are_what_they_say(ours: Ours) -> None:
     for count, after in ((4, 40), (4, 10), (2, 100), (4, 40)):
         assert ours.decode(count, after) > 0
         assert ours._engine.cache.tokens == token_ids(after + count, TINY.vocab_size)
-    keys = ours._engine.cache._keys[:, :, :102].clone()
-    ours._engine.cache._keys.zero_()
+    layers = [ours._engine.cache.layer(i, 0).keys for i in range(TINY.n_layers)]
+    before = [keys[:, :102].clone() for keys in layers]
+    for keys in layers:
+        keys.zero_()
     ours.prefill(102)
-    assert torch.allclose(ours._engine.cache._keys[:, :, :102], keys, atol=1e-4)
+    for keys, were in zip(layers, before, strict=True):
+        assert torch.allclose(keys[:, :102], were, atol=1e-4)
 
 
 def test_requests() -> None:

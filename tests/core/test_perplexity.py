@@ -32,6 +32,7 @@ from core.engine.events import (
 from core.engine.load import Engine
 from core.engine.perplexity import first_tokens, score
 from core.engine.runner import Runner
+from core.engine.samplers import Samplers
 from core.engine.worker import LocalBackend
 from core.errors import UserError
 from core.model.cache import KVCache
@@ -63,7 +64,8 @@ def engine(context: int, model: Transformer | None = None) -> Engine:
     """A random model of 101 tokens."""
     model = model or build(config(4, 2))
     cache = KVCache(model.config, context, torch.float32, CPU)
-    return Engine(Runner(model, cache, 1), None, Ids(), None, frozenset(), INFO, PeakMemory(), None)  # type: ignore[arg-type]
+    samplers = Samplers(101, CPU)
+    return Engine(Runner(model, cache, 1), None, Ids(), None, frozenset(), INFO, PeakMemory(), None, samplers)  # type: ignore[arg-type]
 
 
 def measure(engine: Engine, ids: list[int], tokens: int | None = None, rows: int | None = None) -> Perplexity:

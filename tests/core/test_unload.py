@@ -173,7 +173,8 @@ def test_the_cache_says_what_the_next_message_runs_anew(start: Start, format: st
     assert isinstance(read, CacheRead)
     cache = engine.backend._engine.cache  # type: ignore[union-attr]
     assert (read.tokens, read.capacity) == (cache.length, cache.capacity)
-    assert read.token_bytes * cache.capacity == cache._keys.nbytes + cache._values.nbytes
+    layers = [cache.layer(i, 0) for i in range(len(cache._layers))]
+    assert read.token_bytes * cache.capacity == sum(kv.keys.nbytes + kv.values.nbytes for kv in layers)
     reply = engine.ask("Go on.").reply
     assert reply is not None
     own = len(engine.backend._engine.tokenizer.encode("Go on.", continues=True))  # type: ignore[union-attr]

@@ -1,10 +1,10 @@
 """What a card proves: every figure of the README's table for GPUs, on models of random weights.
 
-    python -m tests.gpu.prove [--parts decode,streamed,poison,tests] [--models 7b,13b]
+    python -m tests.gpu.prove [decode] [streamed] [poison] [tests] [7b] [13b]
 
 Needs nothing but torch with CUDA and its Triton (and pytest for the part "tests"). Prints tables in Markdown;
 each figure is the median of three runs, and the ceilings beside it are measured in the same process. Takes
-less than eight minutes. The status is 1 where a bound of the list at the end of a table is missed.
+some minutes. The status is 1 where a bound of the list at the end of a table is missed.
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from tests.gpu.prove_poison import poison_rows
 from tests.gpu.prove_streamed import streamed_rows
 
 PARTS = ("decode", "streamed", "poison", "tests")
+MODELS = ("7b", "13b")
 
 
 def main() -> int:
     """Run the parts that are asked for, and say what was missed."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--models", default="7b,13b")
-    given = parser.parse_args()
-    models = tuple(given.models.split(","))
+    parser.add_argument("words", nargs="*", choices=[*PARTS, *MODELS, []], help="parts and models; else all")
+    words = parser.parse_args().words
+    parts = [word for word in words if word in PARTS] or PARTS
+    models = tuple(word for word in words if word in MODELS) or MODELS
     print(f"## {torch.cuda.get_device_name()}, {_driver()}, torch {torch.__version__}, {date.today()}\n")
     started, missed = time.perf_counter(), list[Bound]()
     ways: dict[str, Callable[[], list[Bound]]] = {
@@ -41,7 +42,7 @@ def main() -> int:
         "poison": lambda: poison_rows(10_000),
         "tests": _tests,
     }
-    for part in given.parts.split(","):
+    for part in parts:
         missed += ways[part]()
     print(f"{time.perf_counter() - started:.0f} s; missed: {', '.join(b.words for b in missed) or 'nothing'}")
     return 1 if missed else 0

@@ -40,7 +40,7 @@ from tui.window_title import WindowTitle, words
 if TYPE_CHECKING:
     from tui.app import LlamaApp
 
-_STATUS_S = 0.25
+_STATUS_S = 0.3  # a multiple of the transcript's, so that both go into one frame
 _HEADER_S = 1.0
 _GAUGES_S = 1.0
 _SLOW_S = 10.0  # from which on a reply is one that people do not wait for
@@ -333,6 +333,11 @@ class ChatView(SafeClicks):
     def _paint_speed(self) -> None:
         session = self.session
         self.query_one("#gauges", Gauges).talk(session.speed, session.surprises, session.settings.tau)
+
+    def on_screen_resume(self) -> None:
+        """It is seen, perhaps again."""
+        for transcript in self.query(Transcript):  # none before the first time
+            transcript.catch_up()
 
     def on_descendant_focus(self) -> None:
         """The keys that matter depend on where the cursor is."""

@@ -56,7 +56,8 @@ class MemoryMap(Widget, can_focus=True):
         self._cursor = MapCursor()
         self._first = 0  # the leftmost layer in sight
         self._strips: dict[int, Strip] = {}
-        self._looks: dict[tuple[str, tuple[bool, ...]], Style] = {}
+        self._looks: dict[tuple[object, ...], Style] = {}
+        self._margins: dict[int, Parts] = {}  # what is at the right of each row
         self._spots: list[tuple[int, int]] = []  # first and last cell of each end in its line
 
     # --- what is shown ----------------------------------------------------------------------------
@@ -78,10 +79,7 @@ class MemoryMap(Widget, can_focus=True):
         for name in lit:
             region = self._region_of(name)
             regions[region.y] = regions.get(region.y, region).union(region)
-        for (
-            y,
-            region,
-        ) in regions.items():  # one each: Textual writes a line from its beginning for each region
+        for y, region in regions.items():  # one each: Textual writes a line from its beginning for each
             self._strips.pop(y, None)
             self.refresh(region)
 
@@ -181,9 +179,10 @@ class MemoryMap(Widget, can_focus=True):
         """Other colours."""
         super().notify_style_update()
         self._looks.clear()
-        self._strips.clear()
+        self._repaint()
 
     def _repaint(self) -> None:
+        self._margins.clear()
         self._strips.clear()
         self.refresh()
 
@@ -194,7 +193,7 @@ class MemoryMap(Widget, can_focus=True):
         strip = self._strips.get(y)
         if strip is None:
             strip = self._strips[y] = Strip(self._segments(y)).adjust_cell_length(
-                self.size.width, self.rich_style
+                self.size.width, self._part()
             )
         return strip
 
@@ -214,7 +213,7 @@ class MemoryMap(Widget, can_focus=True):
         muted = self._part("map--axis")
         heads = f"{'MB/layer':>{_SIZED}}" if right else ""
         return [
-            (" " * _LABEL, self.rich_style),
+            (" " * _LABEL, self._part()),
             (line[: number.start], muted),
             (line[number.start : number.stop], self._part("map--cursor")),
             (line[number.stop :] + heads + (" place" if right == _PLACED else ""), muted),
@@ -234,16 +233,18 @@ class MemoryMap(Widget, can_focus=True):
             else:
                 text = letter.ljust(cell_width)
             _join(parts, text, style)
-        return [*parts, *self._margin(cells, right)]
+        if row not in self._margins:
+            self._margins[row] = [*self._margin(cells, right)]
+        return [*parts, *self._margins[row]]
 
     def _margin(self, cells: tuple[Cell, ...], right: int) -> Iterator[tuple[str, Style]]:
         """What a layer takes of this kind, and where it lies."""
         if right:
             size = megabytes(sum(cell.nbytes for cell in cells) / len(cells))
-            yield f"{size:>{_SIZED}}", self.rich_style
+            yield f"{size:>{_SIZED}}", self._part()
         if right == _PLACED:
             letters = [self._changes.get(cell.name, cell.letter) for cell in cells]
-            yield f" {row_place(letters)}", self.rich_style
+            yield f" {row_place(letters)}", self._part()
 
     def _ends(self) -> Parts:
         """Norms, embeddings and the output head, with what of it is at work."""
@@ -257,8 +258,8 @@ class MemoryMap(Widget, can_focus=True):
             letter, style = self._cell_look(cell, named)
             name, note = end_words(cell, grid, self._unit, roomy=self.size.width >= _ROOMY)
             before, after = ("[", "]") if named else (" ", " ")
-            parts += [(f"{name} ", self.rich_style), (f"{before}{letter}{after}", style)]
-            parts.append((f"{note}  ", self.rich_style))
+            parts += [(f"{name} ", self._part()), (f"{before}{letter}{after}", style)]
+            parts.append((f"{note}  ", self._part()))
             width = len(name) + 4 + len(note) + 2
             self._spots.append((at, at + width))
             at += width
@@ -277,24 +278,25 @@ class MemoryMap(Widget, can_focus=True):
         flags = (after is not None, selected, *lit)
         style = self._looks.get((letter, flags))
         if style is None:
-            style = self._looks[letter, flags] = self._style(letter, flags)
+            marks = zip(("changed", "selected", "computing", "moving"), flags, strict=True)
+            names = (f"map--{name}" for name, on in marks if on)
+            style = self._looks[letter, flags] = self._part(f"map--{_STYLES[letter]}", *names)
         return (letter if after is None else letter.lower()), style
-
-    def _style(self, letter: str, flags: tuple[bool, ...]) -> Style:
-        marks = zip(("changed", "selected", "computing", "moving"), flags, strict=True)
-        return self._part(f"map--{_STYLES[letter]}", *(f"map--{name}" for name, on in marks if on))
 
     def _part(self, *names: str) -> Style:
         """Component styles, one over the other: their colours are mixed with what is behind them."""
-        style = self.get_visual_style(*names).rich_style
-        for name in names:  # of a text style that leaves out "reverse"
-            style += self.get_component_styles(name).text_style
+        style = self._looks.get(names)
+        if style is None:
+            style = self.get_visual_style(*names).rich_style if names else self.rich_style
+            for name in names:  # of a text style that leaves out "reverse"
+                style += self.get_component_styles(name).text_style
+            self._looks[names] = style
         return style
 
 
 def _join(parts: Parts, text: str, style: Style) -> None:
     """Add to the last part where it looks the same: fewer segments are faster to draw."""
-    if parts[-1][1] == style:
+    if parts[-1][1] is style:  # comparing two takes longer than a segment more
         parts[-1] = (parts[-1][0] + text, style)
     else:
         parts.append((text, style))

@@ -13,7 +13,7 @@ from textual.widgets.text_area import Selection
 
 from core.text.sanitize import sanitize
 from tui.commands import BY_ID, bindings
-from tui.compat import later
+from tui.compat import later, paint_now
 from tui.glyphs import literal
 from tui.keys import keys_of
 from tui.widgets.completion import CompletionList
@@ -60,6 +60,12 @@ class Prompt(TextArea):
         """What the user writes is drawn as it is, whatever becomes of our own characters."""
         filters = super().get_line_filters()
         return literal(filters) if self.text else filters
+
+    @on(TextArea.Changed)
+    @on(TextArea.SelectionChanged)
+    def _paint(self) -> None:
+        """Have a key seen at once, whatever else is painted."""
+        paint_now(self.screen, self)
 
     def replace_text(self, text: str) -> None:
         """Put `text` in, with the cursor at its end. It may come from a database or from another program."""

@@ -184,8 +184,10 @@ class TranscriptView(ScrollView, can_focus=True):
             self._timer = later(self, max(MIN_WAIT, self._pacer.wait()), self._tick)
 
     def _tick(self) -> None:
-        """Paints the text that came since the last tick, unless that is too short ago."""
+        """Paints the text that came since the last tick, unless that is too short ago or nobody sees it."""
         self._timer = None
+        if not self.screen.is_current:
+            return
         if self._pacer.wait() > 0:
             self._schedule_tick()
             return
@@ -193,6 +195,10 @@ class TranscriptView(ScrollView, can_focus=True):
         self._settle()
         self._pacer.end()
         self.call_after_refresh(self._pacer.end)
+
+    def catch_up(self) -> None:
+        """Paints what came while another screen was to be seen."""
+        self._settle()
 
     # What Textual asks for.
 
