@@ -4,7 +4,8 @@
     python -m tests.streaming_app LOG demo OPTIONS …
 
 A line of LOG is a time in which the event loop could do nothing else: when it began, by the clock that all
-processes share, how long it took, and for how much of that it had a core. `chats` has a saved conversation of a thousand messages in the list.
+processes share, how long it took, and for how much of that it had a core. `chats` has a saved conversation
+of a thousand messages in the list.
 """
 
 from __future__ import annotations
@@ -39,7 +40,10 @@ DELTAS, TOKENS = 20, 3
 MESSAGES = 1000
 BEAT_S, KEPT_S = 0.005, 0.02
 
-WORDS = "the sea was calm that night and an old lamp turned slowly while its keeper wrote of ships".split()
+WORDS = (
+    *("the", "sea", "was", "calm", "that", "night", "and", "an", "old", "lamp", "turned", "slowly"),
+    *("while", "its", "keeper", "wrote", "of", "ships"),
+)
 
 
 class Watched(tui.app.LlamaApp):

@@ -89,7 +89,6 @@ class DecodeGraph:
 
     def _made(self, token: int) -> Replay | None:
         try:
-            self._cache.layer(0, 1)
             self._stage(token)
             with self._fast.attender.moved_by_others():
                 self._work()  # compiles what is not compiled yet
@@ -104,8 +103,8 @@ class DecodeGraph:
 
     def _stage(self, token: int) -> None:
         """Bring to the device what differs from token to token."""
-        position = self._cache.length
         self._cache.layer(0, 1)  # ValueError where there is no room
+        position = self._cache.length
         self._host[0], self._host[1] = token, position
         self._inputs.copy_(self._host, non_blocking=True)
         self._fast.attender.was_moved_to(position)

@@ -400,23 +400,23 @@ def contrast(style: Any) -> float:
 
 
 def timed(action: Callable[[], object]) -> float:
-    """The seconds that an action takes."""
-    start = time.perf_counter()
+    """The seconds of a core that an action takes."""
+    start = time.thread_time()
     action()
-    return time.perf_counter() - start
+    return time.thread_time() - start
 
 
 @asynccontextmanager
 async def stall(stalls: dict[str, float], name: str) -> AsyncIterator[None]:
-    """Takes down the longest time in seconds for which the loop could do nothing else."""
+    """Takes down the longest time for which the loop could do nothing else, in seconds of a core."""
     longest = 0.0
 
     async def watch() -> None:
         nonlocal longest
         while True:
-            start = time.perf_counter()
+            start = time.thread_time()
             await asyncio.sleep(0.001)
-            longest = max(longest, time.perf_counter() - start)
+            longest = max(longest, time.thread_time() - start)
 
     watcher = asyncio.create_task(watch())
     await asyncio.sleep(0.01)
@@ -446,11 +446,11 @@ class TestCost:
         text += "\n\n- one\n- two\n\n```python\nx = 1\n```\n"
         async with running(120, 40) as (app, transcript, pilot):
             await pilot.pause(0.3)  # for what is imported in the background
-            start = time.perf_counter()
+            start = time.thread_time()
             for key in range(1000):
                 transcript.add_message(key, "assistant" if key % 2 else "user", text)
             await pilot.pause()
-            opened = time.perf_counter() - start
+            opened = time.thread_time() - start
             assert app.lines[-1].strip() == "x = 1"
             for _ in range(150):  # so that many messages are or were laid out
                 transcript.scroll_relative(y=-40)
@@ -472,8 +472,8 @@ class TestCost:
                 transcript.finish(1000)
                 await pilot.pause()
             record_property("seconds", {"open": opened, **stalls})
-            assert opened < 0.9  # 0.3 on a machine of its own
-            assert max(stalls.values()) < 0.3, stalls  # 0.1, as above
+            assert opened < 0.3
+            assert max(stalls.values()) < 0.2, stalls  # 0.1 where nobody shares the core's caches
 
     async def test_text_waits_for_its_tick_and_the_end_does_not(self) -> None:
         now = [100.0]

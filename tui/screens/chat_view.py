@@ -40,7 +40,7 @@ from tui.window_title import WindowTitle, words
 if TYPE_CHECKING:
     from tui.app import LlamaApp
 
-_STATUS_S = 0.3  # a multiple of the transcript's, so that both go into one frame
+_STATUS_S = 0.25
 _HEADER_S = 1.0
 _GAUGES_S = 1.0
 _SLOW_S = 10.0  # from which on a reply is one that people do not wait for

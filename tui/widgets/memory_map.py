@@ -192,9 +192,8 @@ class MemoryMap(Widget, can_focus=True):
         """The numbers of the layers, a line for each kind of matrix, and the ends."""
         strip = self._strips.get(y)
         if strip is None:
-            strip = self._strips[y] = Strip(self._segments(y)).adjust_cell_length(
-                self.size.width, self._part()
-            )
+            line = Strip(self._segments(y))
+            strip = self._strips[y] = line.adjust_cell_length(self.size.width, self._part())
         return strip
 
     def _segments(self, y: int) -> list[Segment]:
@@ -267,9 +266,8 @@ class MemoryMap(Widget, can_focus=True):
 
     def _label(self, row: int, name: str) -> tuple[str, Style]:
         """The name of a row, marked where the cursor is."""
-        if row == self._cursor.row:
-            return f"▸{name}".ljust(_LABEL), self._part("map--cursor")
-        return f" {name}".ljust(_LABEL), self._part("map--axis")
+        mark, style = ("▸", "map--cursor") if row == self._cursor.row else (" ", "map--axis")
+        return f"{mark}{name}".ljust(_LABEL), self._part(style)
 
     def _cell_look(self, cell: Cell, selected: bool) -> tuple[str, Style]:
         after = self._changes.get(cell.name)

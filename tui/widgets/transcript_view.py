@@ -180,14 +180,12 @@ class TranscriptView(ScrollView, can_focus=True):
     # Ticks.
 
     def _schedule_tick(self) -> None:
-        if self._timer is None and self.is_running:
+        if self._timer is None and self.is_running and self.screen.is_current:
             self._timer = later(self, max(MIN_WAIT, self._pacer.wait()), self._tick)
 
     def _tick(self) -> None:
-        """Paints the text that came since the last tick, unless that is too short ago or nobody sees it."""
+        """Paints the text that came since the last tick, unless that is too short ago."""
         self._timer = None
-        if not self.screen.is_current:
-            return
         if self._pacer.wait() > 0:
             self._schedule_tick()
             return
