@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _NATIVE = Path(__file__).resolve().parents[1] / ".pytest_cache" / "native"
 os.environ.setdefault("LLAMA_TUI_NATIVE", str(_NATIVE))
 
-# Kernels for cards run in Triton's interpreter where there is no card; it must know before it is imported, and
-# other libraries import it too.
+# Kernels for cards run in Triton's interpreter where there is no card; it must know before it is imported,
+# and other libraries import it too.
 if not any(Path("/dev").glob("nvidia[0-9]*")):
     os.environ["TRITON_INTERPRET"] = "1"
 
