@@ -257,8 +257,17 @@ class StreamedSuite:
         engine.placement.apply(on_disk(chosen(engine, Choice(offload=True))))
         assert torch.equal(bits(engine), want)
 
-    @pytest.mark.parametrize("shape", ["wide", "tied"])
-    @pytest.mark.parametrize("quant", ["none", "int8", "nf4", "int4", "int4-128"])
+    @pytest.mark.parametrize(
+        ("quant", "shape"),
+        [
+            ("none", "tied"),
+            ("int8", "wide"),
+            ("int8", "tied"),
+            ("nf4", "wide"),
+            ("int4", "tied"),
+            ("int4-128", "wide"),
+        ],
+    )
     def test_every_format_streams_as_it_lies(
         self, monkeypatch: pytest.MonkeyPatch, quant: str, shape: str
     ) -> None:

@@ -12,7 +12,7 @@ from tests.fuzz_originals import ORIGINALS, write_originals
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits memory as Linux does")
 
-CASES = 40
+CASES = 24
 
 
 @pytest.fixture(scope="module")

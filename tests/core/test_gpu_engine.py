@@ -75,9 +75,7 @@ def graph_of(engine: Engine, told: list[Event], capture: Any = None) -> tuple[De
 @pytest.mark.parametrize(
     ("shape", "options"),
     [
-        ("tiny", {"offload": True}),
-        ("tiny", {"cpu_layers": ("layers.1",)}),
-        ("tiny", {"kv": "int8"}),
+        ("tiny", {"offload": True, "kv": "int8"}),
         ("tied", {}),
     ],
 )
@@ -93,7 +91,7 @@ def test_the_same_tokens_as_by_plain_torch(
     assert found[0] == found[1]
 
 
-@pytest.mark.parametrize("names", [("feed_forward",), ("wq", "w2"), ("attention", "output", "embeddings")])
+@pytest.mark.parametrize("names", [("feed_forward",), ("wq", "w2", "output", "embeddings")])
 @pytest.mark.usefixtures("fast")
 def test_units_that_have_matrices_elsewhere_stay_the_models_own(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...]

@@ -58,7 +58,7 @@ def test_few_rows(format: str) -> None:
         check(product([one], x), x, all_values(one))
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", ["float16", "int8", "q8_0", "int4", "nf4"])
 def test_several_matrices_in_one_launch(format: str) -> None:
     columns = columns_of(format)[1]
     three = [matrix(format, rows, columns, seed=rows) for rows in (40, 8, 19)]

@@ -73,8 +73,7 @@ def test_version_2_cuts_at_mu_bits() -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@pytest.mark.parametrize("share", [0.5, 0.8])
-@pytest.mark.parametrize("s", [1.0, 1.2])
+@pytest.mark.parametrize(("share", "s"), [(0.5, 1.2), (0.8, 1.0)])
 def test_the_mean_surprise_on_a_zipf_law_is_tau(version: int, share: float, s: float) -> None:
     logits = zipf(s)
     tau = share * entropy(logits)
@@ -90,7 +89,7 @@ def test_nothing_overflows_with_tau_out_of_reach(version: int, tau: float) -> No
     logits = torch.full((500,), -12.0)
     logits[:3] = torch.tensor([0.0, -0.5, -0.7])
     sampler = Sampler(lambda: Sampling(mirostat=version, mirostat_tau=tau, mirostat_eta=1.0), seed=1)
-    for _ in range(10_000):
+    for _ in range(4000):
         choice = sampler(logits)
         assert math.isfinite(choice.surprise)
         assert sampler.mu is not None
@@ -193,6 +192,6 @@ def test_stories(on_stories: Subject, version: int, share: float) -> None:
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("version", "share"), [(1, 0.5), (2, 0.8)])
+@pytest.mark.parametrize(("version", "share"), [(2, 0.5)])
 def test_demo(on_demo: Subject, version: int, share: float) -> None:
     on_demo.check(version, share)
