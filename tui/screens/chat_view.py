@@ -150,7 +150,9 @@ class ChatView(SafeClicks):
 
     def flash(self, text: str, level: Level = "info") -> None:
         """Say something in the status line for a few seconds."""
-        self.status.flash(text, level)
+        # What was still being done when the app began to close ends behind its widgets.
+        for status in self.query("#status").results(StatusLine):
+            status.flash(text, level)
 
     @staticmethod
     def _label(name: str) -> str:

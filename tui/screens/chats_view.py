@@ -96,7 +96,7 @@ class ChatsView(ModalScreen[Chat | None]):
 
     def _say(self, text: str, level: Level = "info", *, passing: bool = False) -> None:
         """Say something below the list; `passing` is over with the next one."""
-        if not self.is_running:
+        if not self.is_running or not self._is_there:
             self._owner.flash(text, level)
             return
         self._passing = passing
@@ -127,6 +127,8 @@ class ChatsView(ModalScreen[Chat | None]):
             rows = await self._page(words, 0)
         finally:
             waiting.stop()
+        if not self._is_there:
+            return
         self.chats.show(rows or ())
         if rows:
             if self._passing:
@@ -148,8 +150,13 @@ class ChatsView(ModalScreen[Chat | None]):
 
     async def _next(self, words: str) -> None:
         rows = await self._page(words, len(self.chats.rows))
-        if rows is not None:
+        if rows is not None and self._is_there:
             self.chats.extend(rows)
+
+    @property
+    def _is_there(self) -> bool:
+        """False once the page has begun to close, which goes on while the history is read."""
+        return bool(self.query("#chats-list"))
 
     async def _page(self, words: str, skip: int) -> list[ChatRow] | None:
         """Some rows, None where they cannot be had."""

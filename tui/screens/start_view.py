@@ -114,8 +114,9 @@ class StartView(SafeClicks):
             self._past = await history.read(read_past)
         except UserError as error:
             self._past = Past()
-            self.say(f"recent models are not shown: {error}", "warning")
-        if not self.path.value:
+            if self._is_there:
+                self.say(f"recent models are not shown: {error}", "warning")
+        if self._is_there and not self.path.value:
             self._show_choices()
 
     def _show_choices(self) -> None:
@@ -135,10 +136,17 @@ class StartView(SafeClicks):
         """What may follow on what is typed, and what is wrong with it where nothing may."""
         typed = self.path.value
         found = await aside(lambda: candidates(typed))
+        if not self._is_there:
+            return
         self._offer(typed, found)
         said, opens = await aside(lambda: verdict(typed))
-        if self.path.value == typed and (opens or not found):
+        if self._is_there and self.path.value == typed and (opens or not found):
             self.say(said, "info" if opens else "error")
+
+    @property
+    def _is_there(self) -> bool:
+        """False once the app has begun to close, which goes on while the disk is looked at."""
+        return bool(self.query("#start-list"))
 
     def _offer(self, typed: str, found: list[PathCandidate]) -> None:
         if self.path.value != typed:
