@@ -18,7 +18,7 @@ _NAMES = ("wq", "wk", "wv", "wo"), ("w1", "w2", "w3")
 
 
 class FastUnits:
-    """What is put in the place of a model's units; `attender` is None where its cache is not in use yet."""
+    """What is put in the place of a model's units."""
 
     def __init__(self, model: Transformer, states: torch.dtype) -> None:
         self._model, self._states = model, states
