@@ -1,4 +1,4 @@
-"""Decode behind a long prompt against behind a short one, with each kind of KV cache: the demo model on the CPU.
+"""Decode behind a long prompt against behind a short one, with each KV cache: the demo model on the CPU.
 
     python -m tests.cache_speed
 
