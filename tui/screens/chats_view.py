@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from textual import events, on
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _PAGE = 50
 _KEYS = ("open_chat", "close_chats", "delete_chat", "rename_chat", "restore_chat", "export_chat")
 _PATIENCE_S = 0.2  # a search that takes longer says so
+_FIRST_PICTURE_S = 0.05
+"""How long the page waits for its first rows, which usually are there in time to be drawn with it."""
 
 
 class Owner(Protocol):
@@ -60,6 +64,7 @@ class ChatsView(ModalScreen[Chat | None]):
         self._more: Worker[None] | None = None  # the next rows of it
         self._complete = False  # nothing is behind the last row
         self._passing = False  # what is said is about the list as it was
+        self._looked = asyncio.Event()  # the first search has ended
 
     def compose(self) -> ComposeResult:
         """Search box, list, a line that says what happened, keys."""
@@ -75,10 +80,12 @@ class ChatsView(ModalScreen[Chat | None]):
             yield PlainStatic(id="chats-said")
             yield KeyBar("chats-keys", tuple((id,) for id in _KEYS))
 
-    def on_mount(self) -> None:
+    async def on_mount(self) -> None:
         """Fetch the first rows."""
         self.search.cursor_blink = False  # it would repaint twice a second for ever
         self._look()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), _FIRST_PICTURE_S)
 
     def on_resize(self, event: events.Resize) -> None:
         """Where room is scarce, the list has all of it."""
@@ -127,6 +134,7 @@ class ChatsView(ModalScreen[Chat | None]):
             rows = await self._page(words, 0)
         finally:
             waiting.stop()
+            self._looked.set()
         if not self._is_there:
             return
         self.chats.show(rows or ())

@@ -207,5 +207,6 @@ class ChatList(OptionList, can_focus=False):
         self._check_end()
 
     def _check_end(self) -> None:
-        if self._rows and self.scroll_y >= self.max_scroll_y - _NEAR:
+        laid_out = self.size.height > 0
+        if self._rows and laid_out and self.scroll_y >= self.max_scroll_y - _NEAR:
             self.post_message(self.NearEnd())
