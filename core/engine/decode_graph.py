@@ -1,10 +1,11 @@
-"""The pass of one token as a CUDA graph: launched at once, where every weight stays on the card."""
+"""The pass of one token as CUDA graphs: what stays on the card is launched in one go."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,8 +15,8 @@ from core.engine.embedding import RowEmbedding
 from core.engine.events import Notice
 from core.engine.placing import Placement
 from core.model.cache import KVCache
-from core.model.transformer import Step, Transformer
-from core.weights.ledger import Ledger
+from core.model.transformer import Step, Transformer, Unit, never
+from core.weights.needs import UnitNeed
 from core.weights.plan import Place, Plan
 
 if TYPE_CHECKING:
@@ -24,25 +25,46 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 Replay = Callable[[], None]
+Capture = Callable[[Callable[[], None], torch.device, Any], Replay]
 
 
 @torch.inference_mode()
-def captured(work: Callable[[], None], device: torch.device) -> Replay:
-    """`work` as a CUDA graph; it has run before. Raises what CUDA raises."""
+def captured(work: Callable[[], None], device: torch.device, pool: Any = None) -> Replay:
+    """`work` as a CUDA graph; it has run before. Raises what CUDA raises.
+
+    Graphs of one `pool` share their memory: they are run in the order in which they were captured.
+    """
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
     # Other threads of the process may go on with CUDA meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
         work()
     replay: Replay = graph.replay
     return replay
 
 
-class DecodeGraph:
-    """Runs one token by a graph where the plan in force leaves every matrix on the card.
+@dataclass(slots=True, eq=False)
+class Run:
+    """Units that follow each other and stay on the card, and the graph of them once it is made.
 
-    Made anew when weights have moved. Where it cannot be made, the reason is told once and `__call__` leaves
-    the token to whoever asked. `capture` turns work that has run into what repeats it.
+    `ends` is True with the output head behind them. `given` [1, dim] is what they begin with; without it
+    they begin with the token. `made` is what came of them: states [1, dim], or logits [1, V].
+    """
+
+    units: list[Unit] = field(default_factory=list)
+    ends: bool = False
+    given: Tensor | None = None
+    made: Tensor = field(default_factory=lambda: torch.empty(0))
+    replay: Replay | None = None
+
+
+class DecodeGraph:
+    """Runs one token by a graph for each run of units that the plan in force leaves on the card.
+
+    What is streamed or computed on the CPU comes between them, unit by unit. Where everything stays, all is
+    one graph, from the token to its logits. Graphs are made when they are first needed, and anew when
+    weights have moved. Where one cannot be made, the reason is told once for each placement, and `__call__`
+    leaves the token to whoever asked. `capture` turns work that has run into what repeats it.
     """
 
     def __init__(
@@ -51,86 +73,132 @@ class DecodeGraph:
         cache: KVCache,
         fast: FastUnits,
         placement: Placement,
-        ledger: Ledger,
         emit: Sink,
-        capture: Callable[[Callable[[], None], torch.device], Replay] = captured,
+        capture: Capture = captured,
     ) -> None:
-        self._model, self._cache, self._fast, self._ledger = model, cache, fast, ledger
+        self._model, self._cache, self._fast = model, cache, fast
         self._placement, self._emit, self._capture = placement, emit, capture
-        self._plan: Plan | None = None
-        self._replay: Replay | None = None
+        self._binding: int | None = None
+        self._runs: dict[str, Run] = {}  # by the names of their units
+        self._head: Run | None = None  # the run that ends with the output head
+        self._pool: Any = None
         device = cache.layer(0, 0).keys.device
         self._device = device
         with torch.inference_mode(False):
             self._host = torch.zeros(2, dtype=torch.int32, pin_memory=device.type == "cuda")
-            self._inputs = torch.zeros(2, dtype=torch.int32, device=device)  # the token, and its position
-        self._states: Tensor | None = None  # what the embedding gave, where that lies elsewhere
-        self._logits = torch.empty(0)
+            self._inputs = torch.zeros(2, dtype=torch.int32, device=device)  # a position, and the token there
+        fast.attender.position = self._inputs[:1]
 
-    def __call__(self, token: int) -> Tensor | None:
+    def __call__(self, token: int, cancelled: Callable[[], bool] = never) -> Tensor | None:
         """Logits [1, V] behind `token`, which the next call overwrites; None where there is no graph.
 
-        The token's rows are in the cache then, and count once the caller commits them.
+        The token's rows are in the cache then, and count once the caller commits them. Raises Cancelled.
         """
-        plan = self._placement.plan
-        if plan is not self._plan:
-            self._plan, self._replay = plan, None
-            if stays(plan):
-                self._replay = self._made(token)
-        if self._replay is None:
+        if self._placement.bound != self._binding:
+            self._cut(self._placement.plan)
+            self._binding = self._placement.bound
+        if not self._runs and self._head is None:
             return None
         self._stage(token)
-        self._ledger.computed, self._ledger.computing = None, True
         try:
-            self._replay()
-        finally:
-            self._ledger.computing = False
-        return self._logits
-
-    def _made(self, token: int) -> Replay | None:
-        try:
-            self._stage(token)
-            with self._fast.attender.moved_by_others():
-                self._work()  # compiles what is not compiled yet
-                return self._capture(self._work, self._device)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            log.warning("no CUDA graph", exc_info=error)
-            reason = str(error).splitlines()[0][:200]
+            return self._logits(token, cancelled)
+        except _NotCaptured as error:
+            self._runs, self._head = {}, None
+            log.warning("no CUDA graph", exc_info=error.reason)
+            reason = str(error.reason).splitlines()[0][:200]
             self._emit(Notice(f"each kernel is launched by itself, which is slower: {reason}", "warning"))
             return None
+
+    def _cut(self, plan: Plan) -> None:
+        """Find the runs under a plan."""
+        self._runs, self._head = {}, None
+        model, run = self._model, None
+        for need, unit in zip(plan.needs.units, model.units, strict=False):
+            if not (unit.name in self._fast.names and _stays(need, plan)):
+                run = None
+                continue
+            run = run or Run()
+            run.units.append(unit)
+            self._runs[unit.name] = run
+        if plan.places["output"] is Place.GPU:
+            self._head = run = run or Run()
+            run.ends = True
+        begins = self._runs.get(model.units[0].name) if self._embeds else None
+        with torch.inference_mode(False):
+            for one in {*self._runs.values(), *([self._head] if self._head else ())}:
+                if one is not begins:
+                    one.given = torch.zeros(1, model.config.dim, dtype=self._fast.states, device=self._device)
+        self._pool = torch.cuda.graph_pool_handle() if self._device.type == "cuda" else None
+
+    @property
+    def _embeds(self) -> bool:
+        """Whether the token's states can be found on the card."""
+        embedding = self._model.tok_embeddings
+        return isinstance(embedding, RowEmbedding) and embedding.on_device
 
     def _stage(self, token: int) -> None:
         """Bring to the device what differs from token to token."""
         self._cache.layer(0, 1)  # ValueError where there is no room
         position = self._cache.length
-        self._host[0], self._host[1] = token, position
+        self._host[0], self._host[1] = position, token
         self._inputs.copy_(self._host, non_blocking=True)
         self._fast.attender.was_moved_to(position)
-        embedding = self._model.tok_embeddings
-        if not (isinstance(embedding, RowEmbedding) and embedding.on_device):
-            states = embedding(torch.tensor([token]))
-            if self._states is None:
-                with torch.inference_mode(False):
-                    self._states = torch.empty_like(states)
-            self._states.copy_(states)
 
-    def _work(self) -> None:
-        model, attender = self._model, self._fast.attender
-        attender.position.copy_(self._inputs[1:])
-        embedding = model.tok_embeddings
-        if isinstance(embedding, RowEmbedding) and embedding.on_device:
-            x = embedding.rows_of(self._inputs[:1])
-        else:
-            assert self._states is not None
-            x = self._states
-        step = Step(self._cache, model.rope[:1], None, model.ops)  # rotations are found by the position
-        for unit in model.units:
+    def _logits(self, token: int, cancelled: Callable[[], bool]) -> Tensor:
+        model = self._model
+        first = self._runs.get(model.units[0].name)
+        x = self._inputs  # not looked at where the first run begins with the token
+        if first is None or first.given is not None:
+            x = model.tok_embeddings(torch.tensor([token]))
+        step = self._step_at(self._cache.length)
+        for unit in model.units.walk(cancelled):
+            run = self._runs.get(unit.name)
+            if run is None:
+                x = unit.run(x, step)
+            elif unit is run.units[0]:
+                x = self._made(run, x)
+        if self._head is None:
+            return model.head(x, cancelled)
+        return x if self._head.units else self._made(self._head, x)
+
+    def _step_at(self, position: int) -> Step:
+        model = self._model
+        return Step(self._cache, model.rope[position : position + 1], None, model.ops)
+
+    def _made(self, run: Run, x: Tensor) -> Tensor:
+        """What a run makes of states x [1, dim]."""
+        if run.given is not None:
+            run.given.copy_(x)
+        if run.replay is None:
+            with self._fast.attender.moved_by_others():
+                try:
+                    self._work(run)  # compiles what is not compiled yet
+                    run.replay = self._capture(lambda: self._work(run), self._device, self._pool)
+                except torch.OutOfMemoryError:
+                    raise
+                except RuntimeError as error:
+                    raise _NotCaptured(error) from error
+        run.replay()
+        return run.made
+
+    def _work(self, run: Run) -> None:
+        x = run.given
+        if x is None:
+            embedding = self._model.tok_embeddings
+            assert isinstance(embedding, RowEmbedding)
+            x = embedding.rows_of(self._inputs[1:])
+        step = self._step_at(0)  # the units of one row find what they need by the position on the card
+        for unit in run.units:
             x = unit.run(x, step)
-        self._logits = model.head(x)
+        run.made = self._model.head(x) if run.ends else x
 
 
-def stays(plan: Plan) -> bool:
-    """Whether every matrix that is multiplied with is on the card for good."""
-    return all(place is Place.GPU for name, place in plan.places.items() if name != "embeddings")
+class _NotCaptured(Exception):
+    def __init__(self, reason: RuntimeError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _stays(unit: UnitNeed, plan: Plan) -> bool:
+    """Whether every matrix of a unit is on the card for good."""
+    return all(plan.places[weight.name] is Place.GPU for weight in unit.weights)

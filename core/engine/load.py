@@ -144,7 +144,7 @@ class _Load:
 
         runner.relieve = relieve
         if placement.fast is not None and machine.lane.device.type == "cuda":
-            graph = DecodeGraph(model, cache, placement.fast, placement, machine.ledger, self._emit)
+            graph = DecodeGraph(model, cache, placement.fast, placement, self._emit)
             runner.decode = graph
         return Engine(runner, placement, tokenizer, chat, stop_ids, info, self._peak, machine, samplers)
 

@@ -46,6 +46,8 @@ class Placement:
         self._plan: Plan | None = None
         self._whole = False  # every weight is where the plan has it, and bound
         self.unpinned = 0  # bytes to be streamed that the system did not let us pin
+        self.bound = 0
+        """How often weights were bound: what was made of their addresses holds until the next time."""
         self._machine, self._binder, self._pack, self._emit = machine, binder, pack, emit
         self._store = Store(machine.lane, machine.ledger, machine.registrar)
         self._stream: Stream | None = None
@@ -206,6 +208,7 @@ class Placement:
         ledger.vram_budget = plan.budget.vram
         self._cap(plan)
         self._plan, self._whole = plan, True
+        self.bound += 1
 
     def _cap(self, plan: Plan) -> None:
         """Hold the device to the budget; the driver's context is not ours to allocate."""

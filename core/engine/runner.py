@@ -17,7 +17,7 @@ class Runner:
 
     `before` is called before every pass; `relieve` when the device has no memory left: True where it has
     made some, so that the pass can be tried again. Both may change `rows`. `decode` may run a single token
-    in its own way: logits [1, V], or None where it leaves it to the model.
+    in its own way, looking at the stop flag: logits [1, V], or None where it leaves it to the model.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Runner:
         *,
         before: Callable[[], None] = lambda: None,
         relieve: Callable[[], bool] = lambda: False,
-        decode: Callable[[int], Tensor | None] = lambda token: None,
+        decode: Callable[[int, Callable[[], bool]], Tensor | None] = lambda token, cancelled: None,
     ) -> None:
         self.model, self.cache, self.rows = model, cache, rows
         self.before, self.relieve, self.decode = before, relieve, decode
@@ -66,7 +66,7 @@ class Runner:
         if len(chunk) == 1:
             if cancelled():
                 raise Cancelled
-            logits = self.decode(chunk[0])
+            logits = self.decode(chunk[0], cancelled)
             if logits is not None:
                 return logits
         model, tokens = self.model, torch.tensor(chunk)

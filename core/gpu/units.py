@@ -21,7 +21,9 @@ class FastUnits:
     """What is put in the place of a model's units."""
 
     def __init__(self, model: Transformer, states: torch.dtype) -> None:
-        self._model, self._states = model, states
+        self._model, self.states = model, states
+        self.names: frozenset[str] = frozenset()
+        """The units whose place it took last: their launches do not depend on the position."""
         self._attender: Attender | None = None
 
     @property
@@ -29,12 +31,14 @@ class FastUnits:
         """Made when it is first needed, since the model is prepared by then."""
         if self._attender is None:
             config = self._model.config
-            self._attender = Attender(config.n_heads, config.n_kv_heads, self._model.rope, self._states)
+            self._attender = Attender(config.n_heads, config.n_kv_heads, self._model.rope, self.states)
         return self._attender
 
     def of(self, units: Sequence[Unit]) -> list[Unit]:
         """Units for those whose matrices all lie on the device; the others as they are."""
-        return [self._fast(unit, self._model.layers[i // 2], i) for i, unit in enumerate(units)]
+        made = [self._fast(unit, self._model.layers[i // 2], i) for i, unit in enumerate(units)]
+        self.names = frozenset(new.name for new, own in zip(made, units, strict=True) if new is not own)
+        return made
 
     def _fast(self, unit: Unit, block: nn.Module, i: int) -> Unit:
         assert isinstance(block, Block)

@@ -244,7 +244,7 @@ def test_logits_that_come_from_one_place_are_chosen_from_by_what_was_captured() 
     """As a graph does: the work is taken down once, and repeated on whatever lies in that place then."""
     taken: list[torch.device] = []
 
-    def capture(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    def capture(work: Callable[[], None], device: torch.device, pool: object) -> Callable[[], None]:
         taken.append(device)
         return work
 
@@ -262,8 +262,26 @@ def test_logits_that_come_from_one_place_are_chosen_from_by_what_was_captured() 
     assert taken == [CPU]
 
 
+def test_logits_that_wander_cost_few_graphs() -> None:
+    taken = []
+
+    def capture(work: Callable[[], None], device: torch.device, pool: object) -> Callable[[], None]:
+        taken.append(device)
+        return work
+
+    choice = CapturedChoice(capture)
+    sampler = DeviceSampler(SamplingBuffers(3, CPU), lambda: Sampling(temperature=0), 0, run=choice)
+    places = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    chosen = [sampler(places[turn // 3 % 2]).token for turn in range(300)]
+    assert chosen == [[2, 1][turn // 3 % 2] for turn in range(300)]
+    assert len(taken) == 1  # three times in a row are no longer enough for a second one
+    for _ in range(4):
+        sampler(places[0])
+    assert len(taken) == 2
+
+
 def test_what_cannot_be_captured_is_chosen_all_the_same() -> None:
-    def refuse(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    def refuse(work: Callable[[], None], device: torch.device, pool: object) -> Callable[[], None]:
         raise RuntimeError("not while others work")
 
     sampler = DeviceSampler(

@@ -34,7 +34,7 @@ def decode_rows(models: tuple[str, ...]) -> list[Bound]:
                 nbytes = multiplied(engine)
                 tokens, _ = decoded(engine, _TOKENS)
                 second = median_of(3, lambda engine=engine: decoded(engine, _TOKENS)[1])
-                graph, engine.runner.decode = engine.runner.decode, lambda token: None
+                graph, engine.runner.decode = engine.runner.decode, lambda token, cancelled: None
                 eager, eager_s = decoded(engine, _TOKENS)
                 engine.runner.decode = graph
             plain = plain or second
