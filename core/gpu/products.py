@@ -100,31 +100,41 @@ def rows_product(
 
 
 @triton.jit
-def _four_bits(words, one, SHIFT: tl.constexpr):
-    """1 + code / 16 as float32, of the codes that begin at bit SHIFT; `one` has the bits of 1.0.
+def _four_bits(words, one, PLACE: tl.constexpr):
+    """`_extra(PLACE)` + code / 16 as float32, of the codes in this place of words, of which each has eight.
 
-    To make a float of a code by these two operations is several times faster than by a conversion. Who
-    takes the ones away again loses nothing that float32 sums of such products would have had.
+    Their bits become those of a float's mantissa, which takes two operations where a conversion takes many.
+    Two places share a shift. What is there besides the code is taken away again at the end, and loses little
+    that float32 sums of such products would have had. `one` has the bits of 1.0.
     """
-    if SHIFT < 19:
-        moved = words << (19 - SHIFT)
+    if PLACE < 4:
+        moved = words << (15 - 8 * (PLACE // 2))
     else:
-        moved = words >> (SHIFT - 19)
-    return ((moved & 0x780000) | one).to(tl.float32, bitcast=True)
+        moved = words >> (8 * (PLACE // 2) - 15)
+    if PLACE % 2 == 0:
+        bits = (moved & 0x78000) | (one + 0x2000000)
+    else:
+        bits = (moved & 0x780000) | one
+    return bits.to(tl.float32, bitcast=True)
 
 
 @triton.jit
-def _scaled(part, sums, scales, minima, at, MINIMA: tl.constexpr):
-    """Products [.., quads, 16 rows] of 1 + code / 16 times their groups' scales, the minima added and the
-    ones taken away again; `sums` are those of x.
+def _extra(PLACE: tl.constexpr):
+    """What `_four_bits` has besides the code."""
+    return 16.0 if PLACE % 2 == 0 else 1.0
+
+
+@triton.jit
+def _scaled(part, sums, extras, scales, minima, at, MINIMA: tl.constexpr):
+    """Products [.., quads, 16 rows] with what `_four_bits` gave, times their groups' scales and with their
+    minima; `sums` are those of x, `extras` of x times what was besides the codes.
     """
     scale = tl.load(scales + at).to(tl.float32)
     if MINIMA:
         least = tl.load(minima + at).to(tl.float32)
     else:
         least = -8.0 * scale
-    steps = 16.0 * scale
-    return part * steps + sums * (least - steps)
+    return (part - extras) * (16.0 * scale) + sums * least
 
 
 @triton.jit
@@ -167,7 +177,9 @@ def nibbles_product(
         if M == 1:
             part = tl.zeros((QUADS, 16), tl.float32)
             part1 = tl.zeros((QUADS, 16), tl.float32)
-            sums = tl.zeros((QUADS,), tl.float32)
+            # Sums of x for each of the two constants.
+            sums1 = tl.zeros((QUADS,), tl.float32)
+            sums16 = tl.zeros((QUADS,), tl.float32)
             for j in tl.static_range(4):
                 words = tl.load(w + place + j * 16)
                 if GATE:
@@ -175,16 +187,22 @@ def nibbles_product(
                 for i in tl.static_range(8):
                     column = quad * 32 + j * 8 + i
                     some = tl.load(x + column, mask=there, other=0.0).to(tl.float32)
-                    sums += some
-                    part += _four_bits(words, one, 8 * (i % 4) + 4 * (i // 4)) * some[:, None]
+                    if i < 4:
+                        sums16 += some
+                    else:
+                        sums1 += some
+                    part += _four_bits(words, one, 2 * (i % 4) + i // 4) * some[:, None]
                     if GATE:
-                        part1 += _four_bits(words1, one, 8 * (i % 4) + 4 * (i // 4)) * some[:, None]
-            total += _scaled(part, sums[:, None], scales, minima, group, MINIMA)
+                        part1 += _four_bits(words1, one, 2 * (i % 4) + i // 4) * some[:, None]
+            sums = (sums1 + sums16)[:, None]
+            extras = (sums1 + 16.0 * sums16)[:, None]
+            total += _scaled(part, sums, extras, scales, minima, group, MINIMA)
             if GATE:
-                other += _scaled(part1, sums[:, None], scales + scale_to1, minima + least_to1, group, MINIMA)
+                other += _scaled(part1, sums, extras, scales + scale_to1, minima + least_to1, group, MINIMA)
         else:
             parts = tl.zeros((BM, QUADS, 16), tl.float32)
             all_sums = tl.zeros((BM, QUADS), tl.float32)
+            all_extras = tl.zeros((BM, QUADS), tl.float32)
             for j in tl.static_range(4):
                 words = tl.load(w + place + j * 16)
                 for i in tl.static_range(8):
@@ -192,9 +210,11 @@ def nibbles_product(
                     mask = (m < M)[:, None] & there[None, :]
                     some = tl.load(x + m[:, None] * K + column[None, :], mask=mask, other=0.0).to(tl.float32)
                     all_sums += some
-                    value = _four_bits(words, one, 8 * (i % 4) + 4 * (i // 4))
+                    all_extras += _extra(2 * (i % 4) + i // 4) * some
+                    value = _four_bits(words, one, 2 * (i % 4) + i // 4)
                     parts += value[None, :, :] * some[:, :, None]
-            total += _scaled(parts, all_sums[:, :, None], scales, minima, group[None, :, :], MINIMA)
+            sums, extras = all_sums[:, :, None], all_extras[:, :, None]
+            total += _scaled(parts, sums, extras, scales, minima, group[None, :, :], MINIMA)
     if M == 1:
         y, z = tl.sum(total, 0), tl.sum(other, 0)
         _finish(y, z, out, residual, n + before, inside, GATE, RESIDUAL)
