@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from core.engine.load import Engine
-from tests.gpu.prove_parts import Bound, Table, decoded, device_copy_rate, engine_of, median_of
+from tests.gpu.prove_parts import Bound, Clock, Table, decoded, device_copy_rate, engine_of, median_of
 
 FORMATS = ("none", "int8", "int4", "int4-128", "nf4")
 _LEAST = {"int8": 1.6, "int4-128": 2.3}  # times float16
 _TOKENS = 65
 
 
-def decode_rows(models: tuple[str, ...]) -> list[Bound]:
+def decode_rows(models: tuple[str, ...], clock: Clock) -> list[Bound]:
     """The table of resident decode; what was missed."""
     copy = device_copy_rate()
     table = Table(
@@ -30,6 +30,9 @@ def decode_rows(models: tuple[str, ...]) -> list[Bound]:
     for model in models:
         plain = 0.0
         for quant in FORMATS if model == "7b" else ("none", "int4-128"):
+            if clock.late():
+                table.bounds.append(Bound(f"{model} {quant} in time", 0.0, 1.0))
+                continue
             with engine_of(model, quant=quant) as (engine, told):
                 nbytes = multiplied(engine)
                 tokens, _ = decoded(engine, _TOKENS)

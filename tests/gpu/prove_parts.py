@@ -48,6 +48,17 @@ class Bound:
         return self.figure >= self.least
 
 
+class Clock:
+    """How long the proof may take, in seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def late(self) -> bool:
+        """Whether the time is over."""
+        return time.monotonic() > self._end
+
+
 class Table:
     """Rows under a head, printed in Markdown as they come, and the bounds that they are held to."""
 

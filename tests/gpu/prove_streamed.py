@@ -9,14 +9,14 @@ import torch
 
 from core.monitor import open_gpu
 from tests.gpu.prove_decode import multiplied
-from tests.gpu.prove_parts import Bound, Table, decoded, engine_of, median_of, pinned_copy_rate
+from tests.gpu.prove_parts import Bound, Clock, Table, decoded, engine_of, median_of, pinned_copy_rate
 
 FORMATS = ("none", "int8", "int4-128", "nf4")
 _LEAST = {"int8": 1.9, "int4-128": 3.5}  # times float16
 _MOST_SMALL = 800_000_000  # bytes besides KV cache and the driver's context
 
 
-def streamed_rows(models: tuple[str, ...]) -> list[Bound]:
+def streamed_rows(models: tuple[str, ...], clock: Clock) -> list[Bound]:
     """The table of streamed decode; what was missed."""
     pinned = pinned_copy_rate()
     table = Table(
@@ -28,6 +28,9 @@ def streamed_rows(models: tuple[str, ...]) -> list[Bound]:
     for model in models:
         plain = 0.0
         for quant in FORMATS if model == "7b" else ("none",):
+            if clock.late():
+                table.bounds.append(Bound(f"{model} {quant} in time", 0.0, 1.0))
+                continue
             count = 9 if quant == "none" else 17
             torch.cuda.reset_peak_memory_stats()
             with watched() as most, engine_of(model, quant=quant, offload=True) as (engine, _):
