@@ -1,14 +1,17 @@
-"""Decode behind a long prompt against behind a short one, with each KV cache: the demo model on the CPU.
+"""Decode behind a long prompt against behind a short one, with each KV cache, on the CPU.
 
-    python -m tests.cache_speed
+    python -m tests.cache_speed                                the demo model
+    python -m tests.cache_speed --synthetic 1b --quant int8    a shape, with random weights
 
 Both caches and both places in turn, twelve tokens each, for 40 seconds; medians of each turn's best token.
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
+from dataclasses import replace
 
 import torch
 
@@ -23,8 +26,13 @@ SECONDS = 40
 @torch.inference_mode()
 def main() -> None:
     """Measure, and print the share that is left."""
-    path = str(demo.locate() or demo.fetch(lambda done, total: None))
-    engines = {kv: start(path, kv) for kv in ("float", "int8")}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--synthetic")
+    parser.add_argument("--quant", default="none")
+    given = parser.parse_args()
+    path = "" if given.synthetic else str(demo.locate() or demo.fetch(lambda done, total: None))
+    options = LoadOptions(path, device="cpu", context=2048, synthetic=given.synthetic, quant=given.quant)
+    engines = {kv: start(replace(options, kv=kv)) for kv in ("float", "int8")}
     times: dict[tuple[str, int], list[float]] = {(kv, place): [] for kv in engines for place in PLACES}
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end:
@@ -36,11 +44,10 @@ def main() -> None:
 
 
 @torch.inference_mode()
-def start(path: str, kv: str) -> Engine:
+def start(options: LoadOptions) -> Engine:
     """An engine whose cache is filled to the last place."""
-    options = LoadOptions(path, device="cpu", context=2048, kv=kv)
     engine = load(options, lambda event: None, lambda: False)
-    ids = [(7 + i * 16_411) % 49_000 for i in range(PLACES[-1])]
+    ids = [(7 + i * 16_411) % 31_000 for i in range(PLACES[-1])]
     for at in range(0, len(ids), 250):
         some = ids[at : at + 250]
         engine.model(torch.tensor(some), engine.cache)

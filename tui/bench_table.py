@@ -104,8 +104,9 @@ def _method(rows: Sequence[Row]) -> Iterator[str]:
     yield f"ceilings, measured beside the rows: {' · '.join(said)}"
     first = measured[0]
     yield (
-        f"model: {first.model} · context {first.context} · a prompt of {first.prompt_tokens} tokens, a reply "
-        f"of up to {max(found.decode_tokens for found in measured)}, after a short warm-up; "
+        f"model: {first.model} · context {first.context} · KV cache in {first.kv} · a prompt of "
+        f"{first.prompt_tokens} tokens, a reply of up to {max(found.decode_tokens for found in measured)}, "
+        "after a short warm-up; "
         "each row a process of its own"
     )
     if any(row.device == "sim" for row in rows):

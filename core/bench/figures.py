@@ -103,6 +103,7 @@ class Measured:
     model: str
     dtype: str
     quant: str
+    kv: str
     context: int
     load_s: float
     peak_anon_bytes: int | None
@@ -133,6 +134,7 @@ class Row:
 
     `others` is the share of the machine's processors that other processes took meanwhile (None where it
     cannot be read); `repeated` says that a first try was thrown away for it. `fault` marks a fault of ours.
+    `kv` is the type of the KV cache, None where the mode did not run and none was asked for.
     """
 
     mode: str
@@ -144,6 +146,7 @@ class Row:
     repeated: bool = False
     note: str | None = None
     fault: bool = False
+    kv: str | None = None
     machine: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -155,7 +158,7 @@ class Row:
         """The object that `--json` prints: every key always there, null where undefined."""
         found = {} if self.measured is None else asdict(self.measured)
         row: dict[str, Any] = {"mode": self.mode, "device": self.device, "simulated": self.device == "sim"}
-        row |= {"model": None, "dtype": self.dtype, "quant": self.quant}
+        row |= {"model": None, "dtype": self.dtype, "quant": self.quant, "kv": self.kv}
         row |= {key: found.get(key, row.get(key)) for key in Measured.__slots__}
         row["ceilings"] = row["ceilings"] or asdict(Ceilings())
         row |= {"others_cpu_share": self.others, "repeated": self.repeated, "note": self.note}

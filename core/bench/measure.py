@@ -104,6 +104,7 @@ def _summary(
         model=info.name,
         dtype=plan.needs.dtype,
         quant=plan.needs.quant,
+        kv=plan.needs.kv_type,
         context=plan.needs.context,
         load_s=info.load_s,
         peak_anon_bytes=engine.peak.anon,

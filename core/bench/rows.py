@@ -87,6 +87,7 @@ def _once(mode: Mode, run: Run, say: Tell, usage: Callable[[], Usage], machine: 
         device=options.device,
         dtype=None if options.dtype == "auto" else options.dtype,
         quant=options.quant,
+        kv=None if options.kv == "float" else options.kv,
         measured=measured,
         others=others_share(before, usage()) if measured else None,
         note=measured.note if measured else outcome.reason,

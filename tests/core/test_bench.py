@@ -28,7 +28,7 @@ from tests.core.plans import CUDA, MEASURED, SIM, STAGING, cpu, cuda, sim, tiny,
 
 PLAIN = LoadOptions("model")
 MEASURED_ROW = Measured(
-    mode="CPU float16", model="m", dtype="float16", quant="none", context=1024, load_s=1.0,
+    mode="CPU float16", model="m", dtype="float16", quant="none", kv="float16", context=1024, load_s=1.0,
     peak_anon_bytes=10**9, peak_vram_bytes=None, prompt_tokens=512, ttft_s=2.0, prefill_tok_s=256.0,
     decode_tokens=128, decode_tok_s=40.0, bytes_per_token=270_000_000, streamed_bytes_per_token=None,
     ceilings=Ceilings(20.0), ceiling_tok_s=74.0, limit="cpu", share_of_ceiling=0.54, kernels=None, note=None,
@@ -271,8 +271,8 @@ def test_rows_come_one_by_one_and_a_refusal_is_a_row() -> None:
 def test_the_json_of_a_row_has_every_key_and_no_zero_for_nothing() -> None:
     whole = Row("CPU float16", "cpu", None, "none", MEASURED_ROW, 0.01, machine={"cores": 2}).as_json()
     assert list(whole) == [
-        "mode", "device", "simulated", "model", "dtype", "quant", "context", "load_s", "peak_anon_bytes",
-        "peak_vram_bytes", "prompt_tokens", "ttft_s", "prefill_tok_s", "decode_tokens", "decode_tok_s",
+        "mode", "device", "simulated", "model", "dtype", "quant", "kv", "context", "load_s",
+        "peak_anon_bytes", "peak_vram_bytes", "prompt_tokens", "ttft_s", "prefill_tok_s", "decode_tokens", "decode_tok_s",
         "bytes_per_token", "streamed_bytes_per_token", "ceilings", "ceiling_tok_s", "limit",
         "share_of_ceiling", "kernels", "note", "others_cpu_share", "repeated", "machine",
     ]  # fmt: skip
