@@ -23,7 +23,6 @@ PLACES = (10, 1490)
 SECONDS = 40
 
 
-@torch.inference_mode()
 def main() -> None:
     """Measure, and print the share that is left."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,18 +42,19 @@ def main() -> None:
         print(f"{kv:6} {short * 1e3:.2f} ms behind 10, {long * 1e3:.2f} ms behind 1490: {short / long:.3f}")
 
 
-@torch.inference_mode()
 def start(options: LoadOptions) -> Engine:
     """An engine whose cache is filled to the last place."""
     engine = load(options, lambda event: None, lambda: False)
     ids = [(7 + i * 16_411) % 31_000 for i in range(PLACES[-1])]
-    for at in range(0, len(ids), 250):
-        some = ids[at : at + 250]
-        engine.model(torch.tensor(some), engine.cache)
-        engine.cache.commit(some)
+    with torch.inference_mode():
+        for at in range(0, len(ids), 250):
+            some = ids[at : at + 250]
+            engine.model(torch.tensor(some), engine.cache)
+            engine.cache.commit(some)
     return engine
 
 
+@torch.inference_mode()
 def best_token(engine: Engine, place: int) -> float:
     """Seconds of the fastest of twelve tokens from `place` on; the cache is as before afterwards."""
     before, seconds = list(engine.cache.tokens), []

@@ -272,7 +272,8 @@ def test_the_json_of_a_row_has_every_key_and_no_zero_for_nothing() -> None:
     whole = Row("CPU float16", "cpu", None, "none", MEASURED_ROW, 0.01, machine={"cores": 2}).as_json()
     assert list(whole) == [
         "mode", "device", "simulated", "model", "dtype", "quant", "kv", "context", "load_s",
-        "peak_anon_bytes", "peak_vram_bytes", "prompt_tokens", "ttft_s", "prefill_tok_s", "decode_tokens", "decode_tok_s",
+        "peak_anon_bytes", "peak_vram_bytes", "prompt_tokens", "ttft_s", "prefill_tok_s", "decode_tokens",
+        "decode_tok_s",
         "bytes_per_token", "streamed_bytes_per_token", "ceilings", "ceiling_tok_s", "limit",
         "share_of_ceiling", "kernels", "note", "others_cpu_share", "repeated", "machine",
     ]  # fmt: skip
