@@ -187,9 +187,9 @@ PARAMS: tuple[Param, ...] = (
     ),
     Param(
         "quant", ("--quant",), "weights",
-        "Fewer bits a weight, quantised at load: int8 by row, int4 in groups of 32 (or 128), nf4; none "
-        "leaves them as stored.",
-        "choice", "none", choices=("none", "int8", "nf4", "int4", "int4-128"), acts="load",
+        "Fewer bits a weight, quantised at load: int8 by row, int4 in groups of 32 (or 128), nf4; int8-mixed "
+        "is int8 multiplied by bitsandbytes, to compare; none leaves them as stored.",
+        "choice", "none", choices=("none", "int8", "int8-mixed", "nf4", "int4", "int4-128"), acts="load",
     ),
     Param(
         "kv", ("--kv",), "KV cache",

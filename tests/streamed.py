@@ -31,6 +31,7 @@ from core.options import LoadOptions, Sampling
 from core.sampling.sampler import Sampler
 from core.weights.host import LimitedRegistrar
 from core.weights.lane import Source
+from core.weights.needs import format_of
 from core.weights.placement import plan as make_plan
 from core.weights.placement import smaller
 from core.weights.plan import Choice, Place, Plan, Rate, Rates, Ring
@@ -263,6 +264,7 @@ class StreamedSuite:
             ("none", "tied"),
             ("int8", "wide"),
             ("int8", "tied"),
+            ("int8-mixed", "wide"),
             ("nf4", "wide"),
             ("int4", "tied"),
             ("int4-128", "wide"),
@@ -274,7 +276,8 @@ class StreamedSuite:
         """What crosses the bus are the packed bytes: slots, tiers and mixtures, the same bits each time."""
         resident = start(self.device, shape, dtype="float16", quant=quant)
         formats = {weight.format for unit in resident.placement.plan.needs.units for weight in unit.weights}
-        assert (quant if quant != "none" else "float16") in formats or (quant, shape) == ("int4-128", "tied")
+        format = "float16" if quant == "none" else format_of(quant)
+        assert format in formats or (quant, shape) == ("int4-128", "tied")
         want, tokens = bits(resident), greedy(resident)
         resident.placement.close()
         accidents(monkeypatch, 13)

@@ -41,7 +41,7 @@ def make(options: LoadOptions) -> tuple[Plan, str, int, KnownKernels]:
         config, stored, blocks = _opened(options)
         name = model_name(Path(options.checkpoint))
     needs = needs_asked(config, stored, options, budget.device, blocks)
-    rates = known_rates(budget, needs.format, options)
+    rates = known_rates(budget, needs.product, options)
     kernels = known_kernels(config, needs, options, computing_threads(budget.device))
     return plan(needs, budget, choice_of(options), rates), name, config.max_context, kernels
 

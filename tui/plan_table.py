@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from core.context_sizes import kv_choices
 from core.gpu.present import missing_here, words
 from core.sizes import format_size
-from core.weights.kernel_cache import KnownKernels, kernel_words
+from core.weights.kernel_cache import MIXED_KERNEL, KnownKernels, kernel_words
+from core.weights.needs import MIXED, Needs
 from core.weights.plan import Place, Plan
 from core.weights.plan_json import PlanGroup, groups
 from tui.figures import rate
@@ -37,7 +38,7 @@ def lines(plan: Plan, name: str, limit: int, kernels: KnownKernels) -> list[str]
     total = sum(group.nbytes for group in found)
     rows.append(("all", "", "", format_size(total), format_size(plan.streamed_per_token)))
     sums = [*_sums(plan), _contexts(plan, limit)]
-    on_card = [f"card kernels: {words(missing_here())}"] if plan.budget.device.startswith("cuda") else []
+    on_card = [f"card kernels: {_on_card(needs)}"] if plan.budget.device.startswith("cuda") else []
     return [" · ".join(head), "", *_columns(rows), "", *sums, *_speed(plan), *on_card, *_kernels(kernels)]
 
 
@@ -49,6 +50,10 @@ def short_lines(plan: Plan) -> list[str]:
 def _contexts(plan: Plan, limit: int) -> str:
     needs = plan.needs
     return f"KV cache by context: {kv_choices(limit, needs.context, needs.kv // needs.context)}"
+
+
+def _on_card(needs: Needs) -> str:
+    return MIXED_KERNEL if needs.quant == MIXED else words(missing_here())
 
 
 def _kernels(kernels: KnownKernels) -> Iterator[str]:

@@ -100,7 +100,7 @@ def _summary(
     needed = token_bytes(plan)
     most, limit = ceiling(needed, ceilings, simulated=plan.budget.simulated)
     return Measured(
-        mode=Mode(job.name, job.options, job.partly).label(plan.needs.format, whole=_whole(plan)),
+        mode=Mode(job.name, job.options, job.partly).label(plan.needs.product, whole=_whole(plan)),
         model=info.name,
         dtype=plan.needs.dtype,
         quant=plan.needs.quant,
@@ -185,7 +185,7 @@ def _plan(checkpoint: Checkpoint, options: LoadOptions) -> Plan:
     budget = survey(options)
     stored = str(checkpoint.stored_dtype).removeprefix("torch.")
     needs = needs_asked(checkpoint.config, stored, options, budget.device, blocks_of(checkpoint))
-    return make_plan(needs, budget, choice_of(options), known_rates(budget, needs.format, options))
+    return make_plan(needs, budget, choice_of(options), known_rates(budget, needs.product, options))
 
 
 def _whole(plan: Plan) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -17,8 +17,10 @@ from core.native.build import Build
 from core.native.library import Library
 from core.native.ops_calls import OpsCalls
 from core.options import LoadOptions
+from core.weights.bnb_kernel import MixedKernel, mixed_kernel
 from core.weights.kernel_cache import (
     choice_key,
+    forced_by,
     load_choice,
     machine_key,
     matrix_sizes,
@@ -37,7 +39,7 @@ from core.weights.kernels import (
     VectorKernel,
 )
 from core.weights.layouts import FLOATS, FORMATS
-from core.weights.needs import Needs
+from core.weights.needs import MIXED, Needs
 from core.weights.survey import compiled_kernels
 
 Emit = Callable[[Loading | Notice], None]
@@ -48,18 +50,30 @@ def compute_of(options: LoadOptions, config: ModelConfig, needs: Needs, emit: Em
     native = _compiled(options, emit)
     library = None if native is None else native[0]
     machine, policy = machine_key(torch.get_num_threads()), policy_of(options)
+    device = torch.device(options.device) if options.device.startswith("cuda") else torch.device("cpu")
+    mixed = mixed_kernel(device) if options.quant == MIXED else None
     table = choose(
         matrix_sizes(config, needs),
-        candidates(options, library),
+        candidates(options, library) if mixed is None else [mixed, *candidates(options, library)],
         lambda format, size: load_choice(machine, choice_key(format, size, policy)),
         lambda format, size, names: save_choice(machine, choice_key(format, size, policy), names),
-        forced=options.kernels,
+        forced=forced_by(options),
     )
     host = Kernels(table)
     ops = Ops() if native is None else NativeOps(native[1], host)
-    if not options.device.startswith("cuda"):
+    if device.type == "cpu":
         return Compute(host, ops, host, ops)
-    return _on_card(torch.device(options.device), host, ops, emit)
+    if mixed is not None:
+        return _mixed_on_card(mixed, host, ops)
+    return _on_card(device, host, ops, emit)
+
+
+def _mixed_on_card(mixed: MixedKernel, host: Kernels, host_ops: Ops) -> Compute:
+    """bitsandbytes for all that it takes, which is all that is quantised. Neither units of our own nor a
+    graph: both would multiply by other kernels, or not wait for the outliers.
+    """
+    table: dict[str, Sequence[Kernel]] = dict.fromkeys(FORMATS, (DeviceKernel(),) * 4)
+    return Compute(Kernels(table | {"int8": (mixed,) * 4}), Ops(), host, host_ops)
 
 
 def _on_card(device: torch.device, host: Kernels, host_ops: Ops, emit: Emit) -> Compute:

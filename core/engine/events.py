@@ -184,9 +184,10 @@ class Loading:
 class ModelInfo:
     """What was loaded, in the words the interface shows.
 
-    `dtype` is the float type, `format` that of most weights. `kernels` says for formats what multiplies on
-    the CPU. `max_context` is the model's limit, `kv_bytes` what the cache takes for each token of context,
-    and `tokenizer` the fingerprint of its vocabulary.
+    `dtype` is the float type, `format` what most weights are multiplied as: their own, or "int8-mixed".
+    `kernels` says for formats what multiplies, on the card where there is one. `max_context` is the model's
+    limit, `kv_bytes` what the cache takes for each token of context, and `tokenizer` the fingerprint of its
+    vocabulary.
     """
 
     name: str

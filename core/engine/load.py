@@ -127,7 +127,7 @@ class _Load:
             context=plan.needs.context,
             layers=config.n_layers,
             load_s=time.perf_counter() - started,
-            format=plan.needs.format,
+            format=plan.needs.product,
             kernels=self._kernel_words(plan),
             max_context=config.max_context,
             kv_bytes=plan.needs.kv // plan.needs.context,
@@ -234,7 +234,7 @@ class _Load:
 
         packed = placement.prepare(plan)
         if packed is not None:
-            rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.format)
+            rates = with_disk_rate(plan.rates, packed, plan.budget, plan.needs.product)
             plan = make_plan(plan.needs, plan.budget, plan.choice, rates)
             if plan.budget.vram is None:
                 use_cores(beside_copies=True)

@@ -56,7 +56,7 @@ def rates_of(machine: Machine, budget: Budget, needs: Needs, compute: Compute, s
     Nothing is measured where all is computed on the CPU, since then there is nothing to choose; nor on a
     device with hardly any memory, which would not hold what is measured with.
     """
-    known = load_rates(_device_name(budget.device), needs.format)
+    known = load_rates(_device_name(budget.device), needs.product)
     if budget.simulated:
         known = replace(known, link=Rate(sim_link))
     if budget.vram is None or budget.vram < (_LEAST_SIM_VRAM if budget.simulated else _LEAST_VRAM):
@@ -70,7 +70,7 @@ def rates_of(machine: Machine, budget: Budget, needs: Needs, compute: Compute, s
     # A simulated bus and its device share a memory; a real device has its own.
     shares = _shares(machine, large, token_s, link) if budget.simulated else (1.0, 1.0)
     rates = Rates(link, gpu, cpu, known.disk, unit_s, *shares)
-    save_rates(_device_name(budget.device), needs.format, rates)
+    save_rates(_device_name(budget.device), needs.product, rates)
     if device.type == "cuda":  # what was taken to measure is no part of what the model takes
         del small, large
         torch.cuda.empty_cache()
@@ -89,11 +89,11 @@ def _cpu_rate(needs: Needs, compute: Compute) -> float:
     return _rate(model, model.seconds(), 0.0)
 
 
-def with_disk_rate(rates: Rates, packed: PackedFile, budget: Budget, format: str) -> Rates:
+def with_disk_rate(rates: Rates, packed: PackedFile, budget: Budget, product: str) -> Rates:
     """`rates` with that of the disk measured: the packed file read where the system had let go of it."""
     rate = Rate(_disk_rate(packed), "measured")
     rates = replace(rates, disk=rate)
-    save_rates(_device_name(budget.device), format, rates)
+    save_rates(_device_name(budget.device), product, rates)
     return rates
 
 

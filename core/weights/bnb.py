@@ -1,4 +1,4 @@
-"""bitsandbytes as a quantiser: imported late, silent, and never fetching anything. Only its CPU part."""
+"""bitsandbytes, imported late, silent, and never fetching anything; and as a quantiser, by its CPU part."""
 
 from __future__ import annotations
 

@@ -13,9 +13,11 @@ from core.cache_folder import read_table, write_table
 from core.model.config import ModelConfig
 from core.native.build import Build, processor_name
 from core.options import LoadOptions
-from core.weights.needs import Needs
+from core.weights.needs import MIXED, Needs
 
 FILE_NAME = "kernels.json"
+MIXED_KERNEL = "bitsandbytes"
+"""What multiplies with --quant int8-mixed, whatever --kernels says."""
 CLASSES = ("1 row", "2-8", "9-64", "more")
 """The classes of rows, in words."""
 Size = tuple[int, int]
@@ -48,9 +50,14 @@ def matrix_sizes(config: ModelConfig, needs: Needs) -> dict[str, tuple[Size, ...
     }
 
 
+def forced_by(options: LoadOptions) -> str:
+    """The kernel that computes wherever it can; "auto" where the fastest does."""
+    return MIXED_KERNEL if options.quant == MIXED else options.kernels
+
+
 def policy_of(options: LoadOptions) -> str:
     """What of the options decides which kernels may compute."""
-    return f"{options.kernels} {'mixed' if options.dtype == 'auto' else 'one type'}"
+    return f"{forced_by(options)} {'mixed' if options.dtype == 'auto' else 'one type'}"
 
 
 def choice_key(format: str, size: Size, policy: str) -> str:
@@ -69,10 +76,12 @@ def load_choice(machine: str, key: str) -> tuple[str, ...] | None:
 
 def known_kernels(config: ModelConfig, needs: Needs, options: LoadOptions, threads: int) -> KnownKernels:
     """What multiplies on the CPU, by format; None where it is measured at the next load."""
+    sizes = matrix_sizes(config, needs)
+    if options.quant == MIXED:  # all matrices are in the one format that it takes
+        return dict.fromkeys(sizes, (MIXED_KERNEL,) * len(CLASSES))
     machine, policy = machine_key(threads), policy_of(options)
     return {
-        format: load_choice(machine, choice_key(format, sizes[0], policy))
-        for format, sizes in matrix_sizes(config, needs).items()
+        format: load_choice(machine, choice_key(format, some[0], policy)) for format, some in sizes.items()
     }
 
 

@@ -89,12 +89,21 @@ class Needs:
         return max(sizes, key=sizes.__getitem__)
 
     @property
+    def product(self) -> str:
+        """What most bytes of the layers are multiplied as, by which rates are known: their format, or
+        "int8-mixed".
+        """
+        return MIXED if self.quant == MIXED else self.format
+
+    @property
     def weights(self) -> int:
         """All matrices and norms."""
         return sum(w.nbytes for unit in self.units for w in unit.weights) + self.embeddings + self.norms
 
 
-QUANTS = ("none", "int8", "nf4", "int4", "int4-128")
+MIXED = "int8-mixed"
+"""The weights of "int8", byte for byte, multiplied by bitsandbytes' mixed decomposition."""
+QUANTS = ("none", "int8", MIXED, "nf4", "int4", "int4-128")
 """What weights may be quantised to while they are loaded."""
 
 _INSTEAD = {"int4-128": "int4", "int4": "int8", "nf4": "int8"}  # where a row cannot be cut into groups
@@ -187,6 +196,11 @@ def _workspace(
     return logits + context * config.head_dim * 4 + max(tile, cast), residual + max(attention, feed_forward)
 
 
+def format_of(quant: str) -> str:
+    """The format that weights are quantised to; "none" for "none"."""
+    return "int8" if quant == MIXED else quant
+
+
 def formats_of(config: ModelConfig, dtype: str, quant: str, kept: Mapping[str, str]) -> dict[str, str]:
     """The format of every matrix, by Meta's name.
 
@@ -206,7 +220,7 @@ def formats_of(config: ModelConfig, dtype: str, quant: str, kept: Mapping[str, s
             format = kept.get(name, dtype)
             formats[name] = format if fits(format, columns) else dtype
         else:
-            format = "int8" if is_head else quant
+            format = "int8" if is_head else format_of(quant)
             while not fits(format, columns):
                 format = _INSTEAD[format]
             formats[name] = format

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from core.checkpoint.synthetic import REVISION, SyntheticFile
 from core.errors import UserError
 from core.weights.layouts import QUANTISER
-from core.weights.needs import Needs, aligned, matrix_bytes
+from core.weights.needs import Needs, aligned, format_of, matrix_bytes
 
 if TYPE_CHECKING:
     from core.checkpoint import Checkpoint
@@ -129,7 +129,7 @@ def contents_of(checkpoint: Checkpoint, needs: Needs) -> Contents:
         "name": checkpoint.name,
         "files": _stamps(checkpoint),
         "dtype": needs.dtype,
-        "quant": needs.quant,
+        "quant": format_of(needs.quant),  # whoever multiplies, the bytes are the same
         "formats": sorted({weight.format for unit in needs.units for weight in unit.weights}),
         "quantiser": QUANTISER,
         "sizes": {name: value for name, value in asdict(config).items() if name in _SIZES},

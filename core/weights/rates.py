@@ -1,6 +1,7 @@
 """Rates that were measured once on this machine, kept in the user's cache. No torch.
 
-A file rates.json: by device and format of the weights, GB/s by kind, and seconds a unit.
+A file rates.json: by device and what the weights are multiplied as (`Needs.product`), GB/s by kind, and
+seconds a unit.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.cache_folder import read_table, write_table
+from core.weights.needs import MIXED
 from core.weights.plan import Rate, Rates
 
 FILE_NAME = "rates.json"
@@ -15,17 +17,22 @@ FILE_NAME = "rates.json"
 _KINDS = ("link", "gpu", "cpu", "disk")
 _SHARES = ("link_share", "gpu_share")
 _ASSUMED = {"link": 12.0, "gpu": 300.0, "cpu": 15.0, "disk": 1.0}  # GB/s; a modest machine of our day
+_LIKE = {MIXED: "int8"}  # the same bytes
 _HIGHEST = 1e6  # GB/s; what is above was not measured
 
 
-def load_rates(device_name: str, format: str) -> Rates:
-    """What was measured on a device with weights in a format ("cached"), the rest assumed.
+def load_rates(device_name: str, product: str) -> Rates:
+    """What was measured on a device with weights multiplied so ("cached"), the rest assumed.
 
     `device_name` is the card's, or "cpu", or "sim", whose device is this machine's CPU. What another
-    device has found out of CPU and disk holds here too.
+    device has found out of CPU and disk holds here too. Before "int8-mixed" was measured, it is taken to be
+    as fast as "int8".
     """
     devices = read_table(FILE_NAME)
-    entry, host = _entry(devices, device_name, format), _entry(devices, "cpu", format)
+    entry, host = (
+        _entry(devices, name, product) or _entry(devices, name, _LIKE.get(product, product))
+        for name in (device_name, "cpu")
+    )
     rates = {kind: _rate(entry.get(kind)) for kind in _KINDS}
     for kind in ("cpu", "disk"):
         rates[kind] = rates[kind] or _rate(host.get(kind))
@@ -41,10 +48,10 @@ def load_rates(device_name: str, format: str) -> Rates:
     )
 
 
-def save_rates(device_name: str, format: str, rates: Rates) -> None:
+def save_rates(device_name: str, product: str, rates: Rates) -> None:
     """Keep what of `rates` is not assumed. Where the cache cannot be written, nothing is kept."""
     devices = read_table(FILE_NAME)
-    entry = _entry(devices, device_name, format)
+    entry = _entry(devices, device_name, product)
     for kind in _KINDS:
         rate: Rate = getattr(rates, kind)
         if rate.source != "assumed":
@@ -52,13 +59,13 @@ def save_rates(device_name: str, format: str, rates: Rates) -> None:
     for key in ("unit_s", *_SHARES):
         entry[key] = getattr(rates, key)
     types = devices.get(device_name)
-    devices[device_name] = {**(types if isinstance(types, dict) else {}), format: entry}
+    devices[device_name] = {**(types if isinstance(types, dict) else {}), product: entry}
     write_table(FILE_NAME, devices)
 
 
-def _entry(devices: dict[str, Any], device_name: str, format: str) -> dict[str, Any]:
+def _entry(devices: dict[str, Any], device_name: str, product: str) -> dict[str, Any]:
     types = devices.get(device_name)
-    entry = types.get(format) if isinstance(types, dict) else None
+    entry = types.get(product) if isinstance(types, dict) else None
     return dict(entry) if isinstance(entry, dict) else {}
 
 

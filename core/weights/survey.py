@@ -19,7 +19,7 @@ from core.native.build import Build, processor_features
 from core.options import LoadOptions
 from core.sizes import format_size
 from core.weights.layouts import BLOCK_FORMATS, FLOATS
-from core.weights.needs import Needs, needs_of
+from core.weights.needs import Needs, format_of, needs_of
 from core.weights.plan import Budget, Choice, Rate, Rates
 from core.weights.rates import load_rates
 from core.weights.rows import core_flops, max_rows
@@ -121,7 +121,7 @@ def needs_asked(
     kv_type = "float32" if dtype == "float16" and not native else dtype
     kv_type = "int8" if options.kv == "int8" else kv_type
     kept = _kept(blocks) if native and options.dtype == "auto" else {}
-    format = options.quant if options.quant != "none" else next(iter(kept.values()), dtype)
+    format = format_of(options.quant) if options.quant != "none" else next(iter(kept.values()), dtype)
     flops = core_flops(format, processor_features(), compiled=native, mixed=options.dtype == "auto")
     rows = max_rows(config, device, computing_threads(device) * flops)
     return needs_of(
@@ -146,10 +146,10 @@ def compiled_kernels(options: LoadOptions) -> bool:
     return options.kernels in ("auto", "native") and Build().error is None
 
 
-def known_rates(budget: Budget, format: str, options: LoadOptions) -> Rates:
+def known_rates(budget: Budget, product: str, options: LoadOptions) -> Rates:
     """The rates of the device without measuring: cached or assumed; a simulated link is as fast as told."""
     name = budget.device if not budget.device.startswith("cuda") else _card(budget.device)[0]
-    rates = load_rates(name, format)
+    rates = load_rates(name, product)
     return replace(rates, link=Rate(options.sim_link)) if budget.simulated else rates
 
 

@@ -53,6 +53,7 @@ GPU_ROWS = ["GPU as stored, resident", "GPU int8", "GPU int4", "GPU nf4", *(f"GP
         (replace(PLAIN, device="sim"), ("sim",), [f"simulated: {name}" for name in STREAMED]),
         (replace(PLAIN, dtype="bfloat16"), ("cpu",), ["CPU bfloat16"]),
         (replace(PLAIN, quant="nf4"), ("cpu", "cuda:1"), ["GPU nf4"]),
+        (replace(PLAIN, quant="int8-mixed"), ("cpu",), ["CPU int8-mixed"]),
         (replace(PLAIN, quant="int8", offload=True), ("sim",), ["simulated: int8, streamed"]),
         (
             replace(PLAIN, offload=True, keep=("w1", "w2"), cpu_layers=("output",)),

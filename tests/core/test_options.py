@@ -38,7 +38,7 @@ def test_keys_and_flags_are_unique() -> None:
         ("context", "auto", None), ("system", " be brief ", " be brief "), ("dtype", "Float16", "float16"),
         ("chat_format", "auto", None), ("chat_format", "none", "none"), ("device", "cuda:1", "cuda:1"),
         ("vram", "6GB", 6 * 10**9), ("ram", " 1.5 gib", 3 * 2**29),
-        ("vram", "auto", None), ("ram", "", None),
+        ("vram", "auto", None), ("ram", "", None), ("quant", "int8-mixed", "int8-mixed"),
         ("offload_exclusion", "[w1, W2] layers.0-9", ("w1", "w2", "layers.0-9")),
         ("offload_exclusion", "auto", None), ("offload_exclusion", "none", ()), ("cpu_layers", "none", None),
         ("cpu_layers", "output", ("output",)),

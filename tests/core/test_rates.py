@@ -25,6 +25,19 @@ def test_without_a_measurement_they_are_assumed() -> None:
     assert load_rates("sim", "float16") == Rates(Rate(12), Rate(15), Rate(15), Rate(1))
 
 
+def test_int8_mixed_is_as_fast_as_int8_until_it_was_measured() -> None:
+    """And what it measures is not taken for int8's."""
+    save_rates("A card", "int8", MEASURED)
+    save_rates("cpu", "int8", Rates(Rate(1), Rate(1), Rate(1), Rate(2.5, "measured")))
+    known = load_rates("A card", "int8")
+    assert load_rates("A card", "int8-mixed") == known
+    assert known.disk == Rate(2.5, "cached")
+    save_rates("A card", "int8-mixed", Rates(Rate(24), Rate(90, "measured"), Rate(3, "measured"), Rate(1)))
+    assert load_rates("A card", "int8-mixed").gpu == Rate(90, "cached")
+    assert load_rates("A card", "int8") == known
+    assert load_rates("A card", "int4").gpu == Rate(300)
+
+
 def test_what_was_measured_is_cached_and_what_was_not_stays_assumed(cache: Path) -> None:
     save_rates("A card", "float16", MEASURED)
     assert load_rates("A card", "float16") == Rates(

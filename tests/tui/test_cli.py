@@ -224,6 +224,7 @@ def test_a_system_prompt_enters_the_first_message(run: Run, stories: Path) -> No
         (["--chat-format", "none"], "chat_format", "none"),
         (["--vram", "6GB"], "vram", 6 * 10**9),
         (["--ram", "1GiB"], "ram", 2**30),
+        (["--quant", "int8-mixed"], "quant", "int8-mixed"),
         (["--offload_exclusion", "w1", "w2,w3"], "offload_exclusion", ("w1", "w2", "w3")),
         (["--offload-exclusion", "[w1,", "w2]"], "offload_exclusion", ("w1", "w2")),
         (["--offload-exclusion", "w1", "--offload-exclusion", "w2"], "offload_exclusion", ("w1", "w2")),

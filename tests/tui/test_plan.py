@@ -101,6 +101,25 @@ def test_the_table_says_what_the_json_does(capsys: pytest.CaptureFixture[str]) -
     assert "simulated link 16 GB/s (assumed)" in text
 
 
+@pytest.mark.parametrize("device", ["cpu", "sim", "cuda"])
+def test_int8_mixed_is_int8_multiplied_by_another(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    monkeypatch.setattr("core.weights.survey._card", lambda device: ("A card", 24 * 10**9, 20 * 10**9))
+    monkeypatch.setattr("tui.plan_table.missing_here", lambda: None)
+    asked = ("--synthetic", "7b", "--device", device, "--ram", "64GB")
+    plain, mixed = (shown(capsys, *asked, "--quant", q, "--json") for q in ("int8", "int8-mixed"))
+    by_all = dict.fromkeys(("1 row", "2-8", "9-64", "more"), "bitsandbytes")
+    assert mixed == plain | {"quant": "int8-mixed", "kernels": {"int8": by_all}}
+    assert {group["format"] for group in mixed["groups"]} == {"int8", "float16"}
+    text = shown(capsys, *asked, "--quant", "int8-mixed")
+    assert "CPU kernels, int8: bitsandbytes\n" in text
+    assert ("card kernels: bitsandbytes\n" in text) == (device == "cuda")
+    assert "triton" not in text
+    if device == "cuda":
+        assert "card kernels: triton for 1-8 rows" in shown(capsys, *asked, "--quant", "int8")
+
+
 def test_the_table_says_what_other_contexts_would_take(capsys: pytest.CaptureFixture[str]) -> None:
     """A 7B has 32 layers of 4096 keys and values: in float32 2^20 bytes a token."""
     argv = ("--synthetic", "7b", "--device", "sim", "--ram", "64GB", "--context")
