@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import gguf
 import pytest
 import tokenizers
+from hypothesis import settings
 from tokenizers import models, pre_tokenizers
 
 from core import demo
@@ -38,6 +39,14 @@ _OWN = tempfile.mkdtemp(prefix="llama-tui-tests-")
 atexit.register(shutil.rmtree, _OWN, ignore_errors=True)
 os.environ["LLAMA_TUI_DATA"] = os.path.join(_OWN, "data")
 os.environ["LLAMA_TUI_CONFIG"] = os.path.join(_OWN, "config.toml")
+
+# Readline leaves them to the processes that pytest starts, and they go before a terminal's own size.
+for _name in ("COLUMNS", "LINES"):
+    os.environ.pop(_name, None)
+
+# An example's time says nothing where other tests run beside it.
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

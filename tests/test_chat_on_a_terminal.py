@@ -34,6 +34,7 @@ def replies(stats: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in stats.read_text().splitlines()] if stats.exists() else []
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("columns", "rows"), [(120, 40), (80, 24)])
 def test_type_stream_stop_change_a_setting_quit(
     launch: Launch, stories: Path, tmp_path: Path, columns: int, rows: int
@@ -80,6 +81,7 @@ def test_type_stream_stop_change_a_setting_quit(
     assert b"\x1b[?1049l" in terminal.raw
 
 
+@pytest.mark.alone
 def test_the_first_frame_comes_before_torch(launch: Launch, stories: Path) -> None:
     """Within a second on a quiet machine; the bound leaves room for a loaded one."""
     launch(stories).seconds_to(3000)  # the second launch finds everything compiled

@@ -30,6 +30,7 @@ def test_damage_is_refused_or_harmless(originals: Path, kind: str) -> None:
     assert min(counts["refused"], counts["loaded"]) > 0  # else it damages nothing, or everything
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("sabotage", "what"),
     [

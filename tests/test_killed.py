@@ -11,6 +11,8 @@ import pytest
 from core.history.store import History
 from tests.killed import LLAMA_TUI, LOST_S, check
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.mark.parametrize("seconds", [0.02, 2.1])
 def test_a_conversation_outlives_its_process(

@@ -11,6 +11,8 @@ import pytest
 
 from tests.terminal import LLAMA_TUI, Terminal
 
+pytestmark = pytest.mark.alone
+
 CTRL_Q, F8 = "\x11", "\x1b[19~"
 LIMIT_S = 3.0
 

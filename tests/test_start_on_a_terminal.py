@@ -88,6 +88,7 @@ def test_it_is_left_with_status_0(launch: Launch, key: str) -> None:
     assert terminal.modes() == terminal.before
 
 
+@pytest.mark.alone
 def test_the_first_frame_needs_no_torch(launch: Launch) -> None:
     """Within a second on a quiet machine; the bound leaves room for a loaded one."""
     launch().wait_for("which model?")  # the second launch finds everything compiled
@@ -110,7 +111,7 @@ def test_a_load_that_fails_comes_back_with_its_line(launch: Launch, stories: Pat
     terminal.send(f"{broken}\r")
     terminal.wait_for("starting torch")
     terminal.wait_for("which model?")
-    terminal.wait_for("consolidated.00.pth")
+    terminal.wait_for("truncated, or written by torch")  # behind the path, however that is wrapped
     terminal.send(ESC)
     terminal.wait_for("Path of a Llama")
     terminal.send(f"{stories}\r")

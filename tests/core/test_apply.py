@@ -145,6 +145,7 @@ def test_idle_weights_move_at_once_and_only_the_difference(start: Callable[..., 
     assert reply.stats.streamed_bytes_per_token == now.plan.streamed_per_token
 
 
+@pytest.mark.alone
 def test_the_stop_flag_ends_a_wait_for_the_bus(start: Callable[..., Engine]) -> None:
     """A bus so slow that a unit takes seconds: a stop does not wait for it."""
     engine = start(offload=True, sim_link=2e-5)

@@ -189,6 +189,7 @@ def test_the_share_of_others() -> None:
     assert others_share(before, Usage(100.0, 50.0, 1010.0, 4)) is None  # a machine that shows nothing
 
 
+@pytest.mark.alone
 def test_a_reading_counts_a_process_that_has_ended() -> None:
     before = read_usage()
     work = "import time; t = time.process_time()\nwhile time.process_time() < t + 0.3: pass"

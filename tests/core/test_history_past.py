@@ -65,6 +65,7 @@ def test_said_is_the_users_newest_first_each_once(history: History) -> None:
     assert history.said(2) == ["\u6771\u4eac", "one"]
 
 
+@pytest.mark.alone
 def test_ten_thousand_chats_are_no_matter(history: History) -> None:
     def fill(db: sqlite3.Connection) -> None:
         for number in range(10_000):

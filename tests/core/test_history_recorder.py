@@ -333,6 +333,7 @@ def test_without_a_place_to_save_the_chat_goes_on_and_says_so_once(
     history.close()
 
 
+@pytest.mark.alone
 def test_a_locked_database_is_waited_for(start: Callable[..., Run], path: Path) -> None:
     run = start()
     run.recorder._database._patience = 0.02
@@ -398,6 +399,7 @@ def test_a_newer_database_is_left_alone(start: Callable[..., Run], path: Path) -
     assert "newer" in str(run.recorder.failure)
 
 
+@pytest.mark.alone
 def test_who_leaves_in_the_middle_finds_what_was_said(start: Callable[..., Run], path: Path) -> None:
     run = start()
     run.say("count", 0.75)
@@ -407,6 +409,7 @@ def test_who_leaves_in_the_middle_finds_what_was_said(start: Callable[..., Run],
     assert only_chat(path).messages[1].message.text == "one two three four five six"
 
 
+@pytest.mark.alone
 def test_leaving_waits_for_no_disk_that_hangs(
     start: Callable[..., Run], path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -74,6 +74,7 @@ def test_bytes_are_counted_as_they_move(ledger: Ledger, data: Bytes) -> None:
         lane.wait(transfer, never)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", ["pinned", "pageable"])
 def test_the_link_has_the_speed_it_should(ledger: Ledger, kind: str) -> None:
     size, speed = 100_000_000, 2e9
@@ -162,6 +163,7 @@ def test_poison_is_there_before_the_bytes_are(ledger: Ledger, data: Bytes) -> No
         assert torch.equal(home[:3000], data.content[:3000])
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_wait_ends_at_the_flag_and_the_copy_goes_on(ledger: Ledger, data: Bytes, kind: str) -> None:
     gate, asked = threading.Event(), []

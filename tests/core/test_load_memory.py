@@ -17,6 +17,8 @@ from safetensors.torch import save_file
 from core.model.config import ModelConfig
 from tests.fuzz_originals import GGUF_NAMES, HF_NAMES, sentencepiece_model
 
+pytestmark = pytest.mark.alone
+
 # 40 million weights, nearly all of them in three matrices: a copy of one would show.
 CONFIG = ModelConfig(
     dim=512, n_layers=1, n_heads=8, n_kv_heads=8, head_dim=64, hidden_dim=24576, vocab_size=321, norm_eps=1e-5

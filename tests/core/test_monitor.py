@@ -112,6 +112,7 @@ def test_the_card_is_the_one_that_is_visible(
     assert nvml.opened == opened
 
 
+@pytest.mark.alone
 def test_ram_agrees_with_the_system() -> None:
     reading = monitor.read_ram()
     assert reading["ram_total"] == psutil.virtual_memory().total
@@ -119,6 +120,7 @@ def test_ram_agrees_with_the_system() -> None:
     assert reading["process_anon"] + reading["process_file"] == pytest.approx(resident, rel=0.1)
 
 
+@pytest.mark.alone
 def test_peak_memory_sees_a_passing_allocation() -> None:
     """In a process of its own: here, another test's model may be freed at the same moment."""
     code = """

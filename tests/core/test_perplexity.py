@@ -344,6 +344,7 @@ def test_progress_grows_to_the_whole_and_is_told_at_most_four_times_a_second(
     assert all(0 < scoring.done <= scoring.total == result.tokens for scoring in told)
 
 
+@pytest.mark.alone
 def test_a_stop_acts_within_a_window_and_a_chat_goes_on(
     start: Callable[..., Worker], stories: Path, wikitext: str
 ) -> None:

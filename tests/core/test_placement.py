@@ -120,6 +120,7 @@ def test_more_of_either_memory_is_never_slower(data: st.DataObject) -> None:
         check(more)
 
 
+@pytest.mark.alone
 def test_it_is_planned_in_no_time(benchmark_seconds: Callable[[Callable[[], object]], float]) -> None:
     needs = needs_of(SHAPES["70b"], "float16", 4096, 2048)
     for rates in (CUDA, MEASURED):

@@ -28,6 +28,7 @@ MIDDLE = ModelConfig(
 )
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(("keep", "share"), [(None, 0.95), (("attention",), 0.9), (("w1", "w2"), 0.9)])
 def test_decode_reaches_the_link_and_the_prediction(
     monkeypatch: pytest.MonkeyPatch, keep: tuple[str, ...] | None, share: float

@@ -138,6 +138,7 @@ def test_the_simulated_card_is_as_large_as_told() -> None:
     assert (rates.link, rates.gpu) == (Rate(2.0), Rate(15))
 
 
+@pytest.mark.alone
 def test_ram_is_what_is_free_less_a_part(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = psutil.virtual_memory()
     assert free_ram() == pytest.approx(memory.available - memory.total / 20, rel=0.1, abs=5e8)

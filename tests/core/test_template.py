@@ -78,6 +78,7 @@ def test_errors_are_one_line_with_the_way_out(template: str, reason: str) -> Non
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     ("template", "reason"),
     [

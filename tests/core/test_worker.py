@@ -146,6 +146,7 @@ def test_mu_is_stored_with_the_reply_and_goes_on_from_it(start: Callable[..., En
     assert engine.reply("x").mu == reply.mu  # carried through replies that did not use it
 
 
+@pytest.mark.alone
 def test_stop_acts_in_decode_and_the_partial_reply_is_kept(start: Callable[..., Engine]) -> None:
     engine = start(replace(GREEDY, max_tokens=100_000))
     engine.until(Ready)
@@ -166,6 +167,7 @@ def test_stop_acts_in_decode_and_the_partial_reply_is_kept(start: Callable[..., 
     assert engine.reply("More").cached_tokens > 0
 
 
+@pytest.mark.alone
 def test_stop_in_prefill_leaves_the_conversation_as_it_was(start: Callable[..., Engine]) -> None:
     engine = start()
     engine.until(Ready)
@@ -262,6 +264,7 @@ def test_stats_are_null_where_undefined(start: Callable[..., Engine]) -> None:
     assert data["stats"]["peak_rss_bytes"] >= data["stats"]["peak_anon_bytes"] * 0.9
 
 
+@pytest.mark.alone
 def test_closing_in_the_middle_of_a_reply_ends_the_thread(start: Callable[..., Engine]) -> None:
     engine = start(replace(GREEDY, max_tokens=100_000))
     engine.until(Ready)

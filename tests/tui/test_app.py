@@ -173,6 +173,7 @@ async def test_ctrl_c_copies_a_selection_instead(open_chat: Open) -> None:
         assert driver.sent(Stop) == []
 
 
+@pytest.mark.alone
 async def test_quitting_in_the_middle_of_a_reply_is_quick(open_chat: Open) -> None:
     async with open_chat(FakeBackend(["word " * 500])) as driver:
         await driver.say("Go")

@@ -169,6 +169,7 @@ async def test_versions_regenerate_and_figures_work_as_for_new_replies(open_chat
         assert "reply ◂ 3/3 ▸" in driver.screen_text
 
 
+@pytest.mark.alone
 async def test_a_thousand_messages_show_their_end_at_once(open_chat: Open) -> None:
     said = "Foxes are **solitary**:\n\n- one\n- two\n\n```python\nprint(1)\n```\n\nand so on. " * 3
     messages = [user(1, None, "begin")]

@@ -422,6 +422,7 @@ def program() -> list[str]:
     return [sys.executable, "-c", "import sys; from tui.cli import main; sys.exit(main())"]
 
 
+@pytest.mark.alone
 def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stories: Path) -> None:
     argv = [*program, str(stories), "--prompt", "Once", "--temperature", "0", "--max-tokens", "9999"]
     with subprocess.Popen(
@@ -446,6 +447,7 @@ def test_ctrl_c_hands_over_what_was_said_and_exits_130(program: list[str], stori
     assert b"Traceback" not in err
 
 
+@pytest.mark.alone
 def test_ctrl_c_ends_a_perplexity_with_130_and_no_result(
     program: list[str], stories: Path, shared_data: Path
 ) -> None:

@@ -128,6 +128,7 @@ async def test_a_program_that_fails_is_followed_by_the_next(programs: Programs) 
     assert (await programs.copy("a", **WAYLAND))[0] == TERMINAL
 
 
+@pytest.mark.alone
 async def test_a_program_that_hangs_is_ended_and_the_loop_goes_on(
     programs: Programs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +161,7 @@ async def test_a_program_that_hangs_is_ended_and_the_loop_goes_on(
         raise AssertionError("what the program had started runs on")
 
 
+@pytest.mark.alone
 async def test_a_program_that_stays_behind_is_not_waited_for(programs: Programs) -> None:
     """As xclip does: its child serves the clipboard and keeps what it inherited open."""
     pid = programs.folder / "pid"

@@ -61,6 +61,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> list[Any
     return calls
 
 
+@pytest.mark.alone
 async def test_a_reply_is_painted_at_a_bounded_rate_and_cost(
     open_chat: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -170,6 +170,7 @@ class TestSplitter:
         rows = [line for block in blocks for line in block.source.split("\n")[2:]]
         assert rows == [f"| row {n} | {n} |" for n in range(600)]
 
+    @pytest.mark.alone
     def test_cost_does_not_grow(self) -> None:
         rng, splitter, costs = random.Random(1), Splitter(), []
         for _ in range(4000):
@@ -334,6 +335,7 @@ class TestRender:
                 size = cell_len("".join(before for before, _ in row.prefix) + row.text)
                 assert size <= width or len(split_graphemes(row.text)[0]) == 1
 
+    @pytest.mark.alone
     @pytest.mark.parametrize(
         "unit", ["[", "![[", "*", "**a", "_a ", "`a", "<a@", "[a](", "> ", "- ", "\\", "|", "~~a", "(", "&#x"]
     )

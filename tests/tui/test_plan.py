@@ -166,6 +166,7 @@ def test_the_demo_is_planned(capsys: pytest.CaptureFixture[str], demo_path: Path
     assert found["limit"] == "gpu"
 
 
+@pytest.mark.alone
 def test_seventy_billion_weights_are_planned_in_a_second_without_torch(tmp_path: Path) -> None:
     """The best of three, since other things run here too; in the processor's time, start included."""
     argv = ["--plan", "--synthetic", "70b", "--device", "sim", "--sim-vram", "24GB", "--ram", "200GB"]

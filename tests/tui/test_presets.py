@@ -171,7 +171,7 @@ async def test_a_file_that_cannot_take_it_is_left_and_the_preset_holds(
     open_chat: Open, path: Path, text: str
 ) -> None:
     path.write_text(text)
-    async with open_chat(size=(200, 40)) as driver:
+    async with open_chat(size=(300, 40)) as driver:  # a path's length on one line
         await driver.say("/temperature 0.8")
         await driver.say("/save_preset mine")
         await driver.until(lambda: "is left as it is" in driver.screen_text)
@@ -186,7 +186,7 @@ async def test_a_lock_that_is_held_does_not_hold_up_the_chat(
     open_chat: Open, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(write, "_WAIT_S", 0.2)
-    async with open_chat(FakeBackend(["one two"]), size=(200, 40)) as driver:
+    async with open_chat(FakeBackend(["one two"]), size=(300, 40)) as driver:
         with FileLock(path.with_name("config.toml.lock")):
             await driver.say("/save_preset mine")
             await driver.say("hello")

@@ -59,6 +59,7 @@ def launch(tmp_path: Path) -> Iterator[Launch]:
         terminal.close()
 
 
+@pytest.mark.alone
 def test_a_session_from_the_first_frame_to_quitting_in_mid_reply(launch: Launch, tmp_path: Path) -> None:
     terminal = launch()
     terminal.wait_for("idle")

@@ -425,6 +425,7 @@ async def stall(stalls: dict[str, float], name: str) -> AsyncIterator[None]:
     stalls[name] = longest
 
 
+@pytest.mark.alone
 class TestCost:
     async def test_a_chunk_at_the_end_of_a_long_list_costs_as_one_at_its_start(self) -> None:
         rng = random.Random(1)

@@ -211,6 +211,7 @@ async def test_text_that_came_since_is_found() -> None:
         transcript.end_find(back=True)
 
 
+@pytest.mark.alone
 async def test_a_thousand_messages_are_searched_in_a_moment() -> None:
     rng = random.Random(3)
     common = ["the", "fox", "hunts", "alone", "because", "prey", "is", "small", "Needle", "élan"]
