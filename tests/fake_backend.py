@@ -11,36 +11,38 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from core.engine.backend import Sink
+from core.engine.commands import (
+    Apply,
+    Command,
+    Load,
+    OpenChat,
+    ReadCache,
+    Resume,
+    Rewind,
+    Stop,
+    Submit,
+    Unload,
+)
 from core.engine.conversation import Conversation, Message
 from core.engine.events import (
-    Apply,
     Begun,
     CacheRead,
-    Command,
     Delta,
     Done,
     Event,
     Failed,
-    Load,
     Loading,
     ModelInfo,
     Moved,
     Notice,
-    OpenChat,
     Opened,
     Placed,
     Placing,
     Prefill,
-    ReadCache,
     Ready,
     Reason,
     Reply,
-    Resume,
-    Rewind,
     Stats,
-    Stop,
-    Submit,
-    Unload,
     Unloaded,
 )
 from core.text.sanitize import sanitize

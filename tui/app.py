@@ -26,7 +26,7 @@ import styles
 from core.config.read import Config
 from core.config.values import shown
 from core.config.write import save_ui
-from core.engine.events import Shutdown
+from core.engine.commands import Shutdown
 from core.errors import UserError
 from core.folders import config_file
 from core.text.sanitize import sanitize

@@ -7,27 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from core.engine.backend import Backend, Sink
-from core.engine.events import (
-    Begun,
+from core.engine.commands import (
     Command,
-    Delta,
-    Done,
     Load,
-    Loading,
-    ModelInfo,
     OpenChat,
-    Placing,
-    Prefill,
     ReadCache,
-    Ready,
     Resume,
     Rewind,
-    Saved,
     Stop,
     Submit,
     Unload,
     Watch,
 )
+from core.engine.events import Begun, Delta, Done, Loading, ModelInfo, Placing, Prefill, Ready, Saved
 from core.history.records import Chat
 from core.options import LoadOptions
 from core.text.sanitize import one_line

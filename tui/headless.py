@@ -8,22 +8,8 @@ import sys
 from collections.abc import Iterable
 
 from core.engine.backend import Backend
-from core.engine.events import (
-    Configure,
-    Delta,
-    Done,
-    Event,
-    Failed,
-    Load,
-    Notice,
-    OpenChat,
-    Opened,
-    Placed,
-    Ready,
-    Reply,
-    Stop,
-    Submit,
-)
+from core.engine.commands import Configure, Load, OpenChat, Stop, Submit
+from core.engine.events import Delta, Done, Event, Failed, Notice, Opened, Placed, Ready, Reply
 from core.errors import UserError
 from core.history.records import Chat
 from core.options import LoadOptions, Sampling, Value

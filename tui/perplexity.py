@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.engine.backend import Backend
-from core.engine.events import Event, Failed, Load, Perplexity, Score, Scored, Scoring
+from core.engine.commands import Load, Score
+from core.engine.events import Event, Failed, Perplexity, Scored, Scoring
 from core.errors import UserError
 from core.options import LoadOptions
 from tui.console import ERASE, Fault, model_line, wait_ready, with_status

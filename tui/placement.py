@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
-from core.engine.events import Apply, Placed, Placing
+from core.engine.commands import Apply
+from core.engine.events import Placed, Placing
 from core.errors import UserError
 from core.sizes import parse_size
 from core.weights.names import select, split_names

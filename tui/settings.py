@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from core.engine.events import Configure
+from core.engine.commands import Configure
 from core.errors import UserError
 from core.options import PARAMS, Param, Sampling, Value, default_values, inert_reason
 from core.presets import SHIPPED, Preset, check_name, find_preset, kept_values

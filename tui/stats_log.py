@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 from core.engine.backend import Backend, Sink
-from core.engine.events import Command, Done, Event, Notice
+from core.engine.commands import Command
+from core.engine.events import Done, Event, Notice
 
 
 class StatsLog:

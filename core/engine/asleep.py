@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.engine.commands import Load, OpenChat
 from core.engine.conversation import Conversation
-from core.engine.events import Load, Moved, OpenChat, Opened
+from core.engine.events import Moved, Opened
 from core.weights.plan import Plan
 
 

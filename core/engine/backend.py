@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from core.engine.events import Command, Event
+from core.engine.commands import Command
+from core.engine.events import Event
 
 Sink = Callable[[Event], None]
 """Receives events on a thread of the backend's; must not block."""

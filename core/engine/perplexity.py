@@ -15,7 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from core.engine.backend import Sink
-from core.engine.events import Perplexity, Score, Scored, Scoring
+from core.engine.commands import Score
+from core.engine.events import Perplexity, Scored, Scoring
 from core.engine.load import Engine
 from core.errors import Cancelled, UserError
 from core.model.transformer import Unit

@@ -9,21 +9,10 @@ from contextlib import closing, suppress
 from dataclasses import replace
 
 from core.engine.backend import Sink
+from core.engine.commands import Configure, OpenChat
 from core.engine.context import Exchange, Prompt, TooLong, exchanges, fit, room
 from core.engine.conversation import Conversation, Message
-from core.engine.events import (
-    Begun,
-    CacheRead,
-    Configure,
-    Cut,
-    Done,
-    Failed,
-    Moved,
-    Notice,
-    OpenChat,
-    Opened,
-    Reason,
-)
+from core.engine.events import Begun, CacheRead, Cut, Done, Failed, Moved, Notice, Opened, Reason
 from core.engine.generate import generate
 from core.engine.load import Engine
 from core.engine.recording import Recording

@@ -17,32 +17,24 @@ from typing import TYPE_CHECKING
 
 from core.engine.asleep import Asleep
 from core.engine.backend import Sink
-from core.engine.conversation import Conversation
-from core.engine.events import (
+from core.engine.commands import (
     Apply,
     Command,
     Configure,
-    Done,
-    Failed,
     Load,
-    Loading,
-    Notice,
     OpenChat,
     ReadCache,
-    Ready,
-    Reason,
     Resume,
     Rewind,
     Score,
-    Scored,
     Shutdown,
-    Stats,
     Stop,
     Submit,
     Unload,
-    Unloaded,
     Watch,
 )
+from core.engine.conversation import Conversation
+from core.engine.events import Done, Failed, Loading, Notice, Ready, Reason, Scored, Stats, Unloaded
 from core.errors import Cancelled, UserError
 from core.monitor import Monitor, Watcher
 from core.options import Sampling

@@ -15,21 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from core.engine.backend import Backend, Sink
+from core.engine.commands import Command, Configure
 from core.engine.conversation import Conversation, Message
-from core.engine.events import (
-    Begun,
-    Command,
-    Configure,
-    Delta,
-    Done,
-    Event,
-    ModelInfo,
-    Moved,
-    Notice,
-    Opened,
-    Ready,
-    Saved,
-)
+from core.engine.events import Begun, Delta, Done, Event, ModelInfo, Moved, Notice, Opened, Ready, Saved
 from core.errors import UserError
 from core.history.database import Database, NewerDatabase
 from core.history.records import SavedMessage

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from core.engine.events import Configure, Event, Load
+from core.engine.commands import Configure, Load
+from core.engine.events import Event
 from core.engine.worker import LocalBackend
 from core.options import LoadOptions, Sampling
 from tests.core.engine import GREEDY, Engine

@@ -6,7 +6,8 @@ import queue
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from core.engine.events import Command, Done, Event, Reply, Resume, Submit
+from core.engine.commands import Command, Resume, Submit
+from core.engine.events import Done, Event, Reply
 from core.engine.worker import LocalBackend
 from core.options import Sampling
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from core.engine.events import Activity, Event, InSlot, Ready, Watch
+from core.engine.commands import Watch
+from core.engine.events import Activity, Event, InSlot, Ready
 from core.engine.load import Engine
 from core.errors import Cancelled
 from core.monitor import Watcher

@@ -11,22 +11,8 @@ from typing import NoReturn
 import pytest
 
 import core.engine.load
-from core.engine.events import (
-    Apply,
-    Configure,
-    Delta,
-    Done,
-    Event,
-    Failed,
-    Load,
-    Notice,
-    Placed,
-    Placing,
-    Ready,
-    Reason,
-    Stop,
-    Submit,
-)
+from core.engine.commands import Apply, Configure, Load, Stop, Submit
+from core.engine.events import Delta, Done, Event, Failed, Notice, Placed, Placing, Ready, Reason
 from core.engine.placing import Machine
 from core.engine.worker import LocalBackend
 from core.errors import Cancelled, UserError

@@ -9,21 +9,9 @@ from typing import Any
 
 import pytest
 
+from core.engine.commands import Configure, OpenChat, Rewind, Stop
 from core.engine.conversation import Message
-from core.engine.events import (
-    Begun,
-    Configure,
-    Cut,
-    Delta,
-    Done,
-    Notice,
-    OpenChat,
-    Opened,
-    Ready,
-    Reason,
-    Rewind,
-    Stop,
-)
+from core.engine.events import Begun, Cut, Delta, Done, Notice, Opened, Ready, Reason
 from core.options import Sampling
 from core.sizes import format_size
 from core.text.dialogue import Turn

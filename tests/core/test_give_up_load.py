@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from core.checkpoint.reader import Reader
-from core.engine.events import Load, Loading, OpenChat, Opened, Ready, Unload, Unloaded
+from core.engine.commands import Load, OpenChat, Unload
+from core.engine.events import Loading, Opened, Ready, Unloaded
 from core.options import LoadOptions
 from tests.core.engine import Engine
 

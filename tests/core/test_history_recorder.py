@@ -14,21 +14,9 @@ from typing import Any
 
 import pytest
 
+from core.engine.commands import Command, Configure, Load, OpenChat, Resume, Rewind, Stop, Submit
 from core.engine.conversation import Conversation, Message
-from core.engine.events import (
-    Command,
-    Configure,
-    Event,
-    Load,
-    Notice,
-    OpenChat,
-    Reason,
-    Resume,
-    Rewind,
-    Saved,
-    Stop,
-    Submit,
-)
+from core.engine.events import Event, Notice, Reason, Saved
 from core.history import recorder as module
 from core.history.recorder import Recorder
 from core.history.records import Chat

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.engine.events import Event, Failed, Load, Perplexity, Score, Scored
+from core.engine.commands import Load, Score
+from core.engine.events import Event, Failed, Perplexity, Scored
 from core.engine.load import Engine as Loaded
 from core.engine.worker import LocalBackend
 from core.model.cache import KVCache, quantised

@@ -14,21 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.engine import perplexity
-from core.engine.events import (
-    Configure,
-    Done,
-    Event,
-    Failed,
-    Load,
-    ModelInfo,
-    Perplexity,
-    Ready,
-    Score,
-    Scored,
-    Scoring,
-    Stop,
-    Submit,
-)
+from core.engine.commands import Configure, Load, Score, Stop, Submit
+from core.engine.events import Done, Event, Failed, ModelInfo, Perplexity, Ready, Scored, Scoring
 from core.engine.load import Engine
 from core.engine.perplexity import first_tokens, score
 from core.engine.runner import Runner

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from core.engine.events import Configure, Cut, Ready, Reason
+from core.engine.commands import Configure
+from core.engine.events import Cut, Ready, Reason
 from core.options import Sampling
 from core.text.dialogue import Turn
 from tests.core.engine import Engine

@@ -9,28 +9,30 @@ from dataclasses import replace
 
 import pytest
 
-from core.engine.conversation import Message
-from core.engine.events import (
+from core.engine.commands import (
     Apply,
-    CacheRead,
     Configure,
-    Done,
-    Failed,
     Load,
-    Loading,
-    Moved,
-    Notice,
     OpenChat,
-    Opened,
-    Placed,
     ReadCache,
-    Ready,
-    Reason,
     Resume,
     Rewind,
     Stop,
     Submit,
     Unload,
+)
+from core.engine.conversation import Message
+from core.engine.events import (
+    CacheRead,
+    Done,
+    Failed,
+    Loading,
+    Moved,
+    Notice,
+    Opened,
+    Placed,
+    Ready,
+    Reason,
     Unloaded,
 )
 from core.options import LoadOptions

@@ -9,21 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.engine.events import (
-    Configure,
-    Delta,
-    Done,
-    Event,
-    Failed,
-    Load,
-    Loading,
-    Prefill,
-    Ready,
-    Reason,
-    Rewind,
-    Stop,
-    Submit,
-)
+from core.engine.commands import Configure, Load, Rewind, Stop, Submit
+from core.engine.events import Delta, Done, Event, Failed, Loading, Prefill, Ready, Reason
 from core.engine.worker import LocalBackend
 from core.options import LoadOptions, Sampling
 from tests.core.engine import GREEDY, Engine

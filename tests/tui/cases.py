@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from textual.command import CommandPalette
 
 from core.config.read import read_config
-from core.engine.events import Apply, Resume, Stop
+from core.engine.commands import Apply, Resume, Stop
 from core.folders import config_file
 from tests.tui.conftest import Driver
 from tui.screens.chats import ChatsScreen

@@ -17,7 +17,7 @@ from textual.pilot import Pilot
 
 from core.config.read import Config
 from core.engine.backend import Backend
-from core.engine.events import Command, Configure, Submit
+from core.engine.commands import Command, Configure, Submit
 from core.folders import config_file
 from core.history.records import Chat
 from core.history.store import History

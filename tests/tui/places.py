@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.engine.events import Apply, Resume
+from core.engine.commands import Apply, Resume
 from tests.tui.cases import QUESTION, REPLY, Here, case
 from tui.screens.text_dialog import TextDialog
 

@@ -8,20 +8,8 @@ from textual.geometry import Offset
 from textual.message import Message
 from textual.message_pump import MessagePump
 
-from core.engine.events import (
-    Configure,
-    Done,
-    Failed,
-    Load,
-    Notice,
-    OpenChat,
-    Reason,
-    Resume,
-    Rewind,
-    Stats,
-    Stop,
-    Submit,
-)
+from core.engine.commands import Configure, Load, OpenChat, Resume, Rewind, Stop, Submit
+from core.engine.events import Done, Failed, Notice, Reason, Stats
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open
 from tui.bridge import Bridge

@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from core.engine.commands import Apply, Command, Configure, Load, Stop, Submit, Unload
 from core.engine.events import (
-    Apply,
     Begun,
-    Command,
-    Configure,
     Delta,
     Done,
-    Load,
     Loading,
     ModelInfo,
     Placed,
@@ -19,9 +16,6 @@ from core.engine.events import (
     Reason,
     Reply,
     Stats,
-    Stop,
-    Submit,
-    Unload,
 )
 from core.options import LoadOptions, default_values
 from tests.fake_backend import MODEL, FakeBackend

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from textual import events
 
-from core.engine.events import Resume, Rewind, Stop, Submit
+from core.engine.commands import Resume, Rewind, Stop, Submit
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Driver, Open
 from tui import clipboard

@@ -10,7 +10,8 @@ import pytest
 from textual import events
 
 from core.config.read import Config
-from core.engine.events import OpenChat, Saved, Submit
+from core.engine.commands import OpenChat, Submit
+from core.engine.events import Saved
 from core.history.records import Chat
 from core.history.store import History
 from tests.core.saved_chats import chat, reply, user

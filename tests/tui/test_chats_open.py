@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from core.engine.commands import Configure, OpenChat, Resume, Rewind, Stop, Submit
 from core.engine.conversation import Message
-from core.engine.events import Configure, OpenChat, Reason, Resume, Rewind, Saved, Stop, Submit
+from core.engine.events import Reason, Saved
 from core.history.records import Chat, SavedMessage
 from core.history.store import History
 from core.options import LoadOptions

@@ -16,19 +16,8 @@ from pathlib import Path
 import pytest
 
 from core.engine.backend import Sink
-from core.engine.events import (
-    Command,
-    Event,
-    Failed,
-    Load,
-    Loading,
-    Notice,
-    Perplexity,
-    Ready,
-    Score,
-    Scored,
-    Scoring,
-)
+from core.engine.commands import Command, Load, Score
+from core.engine.events import Event, Failed, Loading, Notice, Perplexity, Ready, Scored, Scoring
 from core.options import PARAMS, LoadOptions, default_values
 from tests.fake_backend import MODEL
 from tui import cli, perplexity

@@ -6,7 +6,7 @@ import string
 import pytest
 from textual.keys import Keys
 
-from core.engine.events import Configure, OpenChat, Rewind, Submit
+from core.engine.commands import Configure, OpenChat, Rewind, Submit
 from core.errors import UserError
 from core.options import Sampling
 from tests.fake_backend import FakeBackend

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from core.engine.events import Configure, OpenChat, Submit
+from core.engine.commands import Configure, OpenChat, Submit
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Driver, Open
 from tui.commands import ACTIONS

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from core.config.read import Config, read_config
-from core.engine.events import Submit
+from core.engine.commands import Submit
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open
 from tui import keys

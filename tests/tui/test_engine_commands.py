@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core.engine.events import Configure, Load, ReadCache, Submit, Unload
+from core.engine.commands import Configure, Load, ReadCache, Submit, Unload
 from core.options import Sampling
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Open

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from core.engine.events import Loading, Ready, Submit, Unload
+from core.engine.commands import Submit, Unload
+from core.engine.events import Loading, Ready
 from tests.fake_backend import MODEL, FakeBackend
 from tests.tui.conftest import Open
 

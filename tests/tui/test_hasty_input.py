@@ -6,7 +6,7 @@ import pytest
 from textual import events
 from textual.command import CommandPalette
 
-from core.engine.events import Stop
+from core.engine.commands import Stop
 from tests.fake_backend import LLAMA_7B, FakeBackend, loads
 from tests.fake_plans import plan_7b
 from tests.tui.conftest import Driver, Open

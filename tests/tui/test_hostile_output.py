@@ -11,7 +11,8 @@ import pytest
 from textual import events
 from textual.widgets import Input
 
-from core.engine.events import Failed, Loading, Notice, Saved, Submit
+from core.engine.commands import Submit
+from core.engine.events import Failed, Loading, Notice, Saved
 from core.history.recorder import Recorder
 from core.history.store import History
 from tests.core.saved_chats import chat, reply, user

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from core.engine.events import Failed, Loading, Resume, Rewind, Submit
+from core.engine.commands import Resume, Rewind, Submit
+from core.engine.events import Failed, Loading
 from core.errors import UserError
 from core.options import LoadOptions
 from tests.core.saved_chats import chat, reply, user

@@ -10,7 +10,8 @@ import pytest
 from textual import events
 
 from core.config.read import Config, read_config
-from core.engine.events import Activity, Apply, InSlot, Placed, Watch
+from core.engine.commands import Apply, Watch
+from core.engine.events import Activity, InSlot, Placed
 from core.model.shapes import SHAPES
 from core.weights.needs import needs_of
 from core.weights.plan import Choice, Place, Plan

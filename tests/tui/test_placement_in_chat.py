@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from core.engine.events import Apply, Failed, Placed, Placing
+from core.engine.commands import Apply
+from core.engine.events import Failed, Placed, Placing
 from core.errors import UserError
 from core.model.shapes import SHAPES
 from core.weights import placement as planner

@@ -10,7 +10,7 @@ from filelock import FileLock
 
 from core.config import write
 from core.config.read import Config, read_config
-from core.engine.events import Configure
+from core.engine.commands import Configure
 from core.errors import UserError
 from core.options import BY_KEY, Sampling, default_values
 from core.presets import SHIPPED

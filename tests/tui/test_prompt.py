@@ -4,7 +4,7 @@ from pathlib import Path
 
 from textual import events
 
-from core.engine.events import Submit
+from core.engine.commands import Submit
 from core.history.store import History
 from tests.core.saved_chats import chat, reply, user
 from tests.tui.conftest import Driver, Open

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 from textual import events
 
-from core.engine.events import Configure, Ready
+from core.engine.commands import Configure
+from core.engine.events import Ready
 from core.options import PARAMS, Sampling
 from tests.fake_backend import LOAD, MODEL, FakeBackend
 from tests.tui.conftest import Driver, Open

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from core.engine.events import Failed, Load
+from core.engine.commands import Load
+from core.engine.events import Failed
 from core.errors import UserError
 from core.history.store import History
 from core.options import LoadOptions

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from core.engine.events import Cut, Resume, Rewind
+from core.engine.commands import Resume, Rewind
+from core.engine.events import Cut
 from tests.fake_backend import FakeBackend
 from tests.tui.conftest import Driver, Open
 
