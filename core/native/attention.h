@@ -96,7 +96,7 @@ template <int TYPE> static void attend_unit(const Attention &a, const Unit &unit
             part.key_scales = a.key_scales + scale, part.value_scales = a.value_scales + scale;
         }
         part.next_values = part.values;
-        part.next_keys = stop - first > ROUND ? part.keys + ROUND * line : nullptr;
+        part.next_keys = part.keys + ROUND * line;  // maybe another unit's, or beyond them all, which is no harm
         for (int64_t row = 0; row < rows; row += TILE) {
             // How many of the positions from `first` on a row sees.
             const auto seen = [&](int64_t r) { return a.start + (unit.row + r) / G + 1 - first; };
@@ -178,8 +178,7 @@ template <int TYPE> static int attend(const Attention &a) {
     }
 #pragma omp parallel if (S * a.K * P * (R + 4) > PARALLEL)
     {
-#pragma omp for schedule(dynamic)
-        for (int64_t i = 0; i < heads * splits; i++) {
+        const auto run = [&](int64_t i) {
             const int64_t head = i / (blocks * splits), split = i / blocks % splits, row = i % blocks * rows;
             const int64_t first = split * length, at = (head * splits + split) * R + row;
             Part part = {};
@@ -187,6 +186,14 @@ template <int TYPE> static int attend(const Attention &a) {
             part.D = D, part.P = P, part.rows = smaller(R - row, rows);
             if (TYPE == INT8) part.q_scales = q_scales + head * (R + TILE) + row;
             attend_unit<TYPE>(a, {head, row, first, smaller(first + length, S)}, part);
+        };
+        // The units of one token are short: whoever takes some in a row has the next one's keys at hand.
+        if (a.T == 1) {
+#pragma omp for schedule(guided)
+            for (int64_t i = 0; i < heads * splits; i++) run(i);
+        } else {
+#pragma omp for schedule(dynamic)
+            for (int64_t i = 0; i < heads * splits; i++) run(i);
         }
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < a.T * a.H; i++) {
