@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from textual import events, on
@@ -126,7 +127,7 @@ class ChatsView(ModalScreen[Chat | None]):
         self._complete = False
         if self._more is not None:
             self._more.cancel()
-        self._search = self.run_worker(self._first(self._words), group="search", exclusive=True)
+        self._search = self.run_worker(partial(self._first, self._words), group="search", exclusive=True)
 
     async def _first(self, words: str) -> None:
         waiting = self.set_timer(_PATIENCE_S, lambda: self._say("searching …", passing=True))
@@ -154,7 +155,7 @@ class ChatsView(ModalScreen[Chat | None]):
     def _near_end(self) -> None:
         fetching = self._more is not None and not self._more.is_finished
         if not (self.searching or fetching or self._complete):
-            self._more = self.run_worker(self._next(self._words), group="more")
+            self._more = self.run_worker(partial(self._next, self._words), group="more")
 
     async def _next(self, words: str) -> None:
         rows = await self._page(words, len(self.chats.rows))
