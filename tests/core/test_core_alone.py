@@ -41,7 +41,8 @@ PROGRAM = """
     sys.meta_path.insert(0, Absent())
 
     import queue
-    from core.engine.events import Configure, Done, Failed, Load, Submit
+    from core.engine.commands import Configure, Load, Submit
+    from core.engine.events import Done, Failed
     from core.engine.worker import LocalBackend
     from core.options import LoadOptions, Sampling
 
