@@ -28,7 +28,8 @@ if json.loads(sys.argv[1]).get("fresh"):
     os.environ["THP_MEM_ALLOC_ENABLE"] = "1"  # large pages, as the weights have
 import torch
 import core.engine.load
-from core.engine.events import Failed, Load, Loading, Ready
+from core.engine.commands import Load
+from core.engine.events import Failed, Loading, Ready
 from core.engine.worker import LocalBackend
 from core.monitor import process_memory
 from core.options import LoadOptions

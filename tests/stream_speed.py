@@ -23,7 +23,8 @@ from typing import Any
 
 _RUN = """
 import json, queue, sys, time
-from core.engine.events import Configure, Done, Failed, Load, Placed, Submit
+from core.engine.commands import Configure, Load, Submit
+from core.engine.events import Done, Failed, Placed
 from core.engine.worker import LocalBackend
 from core.options import LoadOptions, Sampling
 from core.monitor import process_memory
