@@ -16,9 +16,22 @@ import triton.language as tl
 
 
 @triton.jit
-def _of_matrix(block, blocks0, blocks1, first, second, third):
-    """What belongs to the matrix that a block of rows is of."""
-    return tl.where(block >= blocks0 + blocks1, third, tl.where(block >= blocks0, second, first))
+def _one_of(second, third, a, b, c):
+    """What belongs to the matrix of this program: the first, the second or the third."""
+    return tl.where(third, c, tl.where(second, b, a))
+
+
+@triton.jit
+def _own_rows(n0, n1, n2, BN: tl.constexpr):
+    """This program's block of BN rows: its number in its matrix, the rows' numbers there [BN] and which of
+    them there are, how many outputs lie before that matrix's, and whether it is the second or third one.
+    """
+    block, b0, b1 = tl.program_id(0), tl.cdiv(n0, BN), tl.cdiv(n1, BN)
+    second, third = block >= b0, block >= b0 + b1
+    own = block - _one_of(second, third, 0, b0, b0 + b1)
+    n = own * BN + tl.arange(0, BN)
+    inside = n < _one_of(second, third, n0, n1, n2)
+    return own, n, inside, _one_of(second, third, 0, n0, n0 + n1), second, third
 
 
 @triton.jit
@@ -60,12 +73,9 @@ def rows_product(
 
     Each program has BN rows of one matrix. With GATE the second matrix belongs to the first, row by row.
     """
-    block, b0, b1 = tl.program_id(0), tl.cdiv(n0, BN), tl.cdiv(n1, BN)
-    n = (block - _of_matrix(block, b0, b1, 0, b0, b0 + b1)) * BN + tl.arange(0, BN)
-    inside = n < _of_matrix(block, b0, b1, n0, n1, n2)
-    before = _of_matrix(block, b0, b1, 0, n0, n0 + n1)
-    w += _of_matrix(block, b0, b1, 0, to1, to2)
-    scales += _of_matrix(block, b0, b1, 0, scale_to1, scale_to2)
+    _, n, inside, before, second, third = _own_rows(n0, n1, n2, BN)
+    w += _one_of(second, third, 0, to1, to2)
+    scales += _one_of(second, third, 0, scale_to1, scale_to2)
     if M == 1:
         total = tl.zeros((BN, BK), tl.float32)
         other = tl.zeros((BN, BK), tl.float32)
@@ -150,15 +160,11 @@ def nibbles_product(
     Each program has one block of rows, and QUADS times 32 columns at a time. As long as it has more threads
     than QUADS, each of them loads what it needs of x; else they would exchange it, and wait for each other.
     """
-    block, b0, b1 = tl.program_id(0), tl.cdiv(n0, 16), tl.cdiv(n1, 16)
     row = tl.arange(0, 16)
-    own = block - _of_matrix(block, b0, b1, 0, b0, b0 + b1)
-    n = own * 16 + row
-    inside = n < _of_matrix(block, b0, b1, n0, n1, n2)
-    before = _of_matrix(block, b0, b1, 0, n0, n0 + n1)
-    w += _of_matrix(block, b0, b1, 0, to1, to2)
-    scales += _of_matrix(block, b0, b1, 0, scale_to1, scale_to2)
-    minima += _of_matrix(block, b0, b1, 0, least_to1, least_to2)
+    own, n, inside, before, second, third = _own_rows(n0, n1, n2, 16)
+    w += _one_of(second, third, 0, to1, to2)
+    scales += _one_of(second, third, 0, scale_to1, scale_to2)
+    minima += _one_of(second, third, 0, least_to1, least_to2)
     wide: tl.constexpr = K // 32
     first = own.to(tl.int64) * (wide * 64)
     first_group = own.to(tl.int64) * (K // GROUP * 16)
@@ -234,14 +240,10 @@ def table_product(
 
     All codes of a step are looked up at once, since threads meet at each look. M rows one after another.
     """
-    block, b0, b1 = tl.program_id(0), tl.cdiv(n0, 16), tl.cdiv(n1, 16)
     row = tl.arange(0, 16)
-    own = block - _of_matrix(block, b0, b1, 0, b0, b0 + b1)
-    n = own * 16 + row
-    inside = n < _of_matrix(block, b0, b1, n0, n1, n2)
-    before = _of_matrix(block, b0, b1, 0, n0, n0 + n1)
-    w += _of_matrix(block, b0, b1, 0, to1, to2)
-    scales += _of_matrix(block, b0, b1, 0, scale_to1, scale_to2)
+    own, n, inside, before, second, third = _own_rows(n0, n1, n2, 16)
+    w += _one_of(second, third, 0, to1, to2)
+    scales += _one_of(second, third, 0, scale_to1, scale_to2)
     wide: tl.constexpr = K // 8
     first = own.to(tl.int64) * (wide * 16)
     first_group = own.to(tl.int64) * (K // GROUP * 16)
