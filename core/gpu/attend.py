@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from core.gpu.attention import attend_parts, join_parts
+from core.gpu.launch import FUSED
 from core.gpu.room import split_count
 from core.model.cache import LayerKV
 
@@ -70,9 +71,10 @@ class Attender:
             head_dim**-0.5,
             G=group, D=head_dim, BG=1 if group == 1 else max(16, 1 << (group - 1).bit_length()), BD=wide,
             BS=_ROWS[kv.keys.element_size()], SPLITS=self.splits, CODES=codes, TYPE=self._type, num_warps=4,
+            **FUSED,
         )  # fmt: skip
         out = torch.empty_like(q)
         join_parts[(self._kv_heads * group,)](
-            self._parts, self._stats, out, D=head_dim, BD=wide, SPLITS=self.splits, num_warps=2
+            self._parts, self._stats, out, D=head_dim, BD=wide, SPLITS=self.splits, num_warps=2, **FUSED
         )
         return out

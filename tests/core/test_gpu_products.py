@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor
 from tests.core.interpreted import DEVICE
 
 # isort: split
-from core.gpu.launch import MOST_ROWS, gated, norm, product
+from core.gpu.launch import FUSED, MOST_ROWS, gated, norm, product
 from core.model.ops import Ops
 from core.weights.layouts import FORMATS, GROUPS
 from core.weights.matrix import Matrix
@@ -94,3 +96,10 @@ def test_what_does_not_go_together_is_refused() -> None:
         product([one], inputs(9, 64, torch.float32))
     with pytest.raises(ValueError, match="differ"):
         product([one, matrix("float16", 8, 64)], inputs(1, 64, torch.float32))
+
+
+def test_the_options_of_a_launch_are_those_of_triton_for_cuda() -> None:
+    """The interpreter takes any."""
+    from triton.backends.nvidia.compiler import CUDAOptions
+
+    assert set(FUSED) <= {field.name for field in fields(CUDAOptions)}
