@@ -22,7 +22,7 @@ _MOST_MATRICES = 3
 _ONE = 0x3F800000
 _MANY = 512  # blocks, which keep a card busy
 FUSED = {"enable_fp_fusion": True}
-"""An option of every launch: multiply and add in one instruction, which Triton from 3.10 on does only where it is asked to."""
+"""Of every launch: multiply and add in one instruction, which Triton from 3.10 on has to be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
