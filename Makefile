@@ -27,7 +27,7 @@ types: $(VENV)/installed-dev  ## Types, strict on core.
 imports: $(VENV)/installed-dev  ## Who may import whom.
 	$(BIN)/lint-imports
 
-pytest: $(VENV)/installed-dev  ## All tests; PYTEST_ARGS="-k name" for some.
+pytest: $(VENV)/installed-dev  ## All tests; PYTEST_ARGS="-k name" for some (but no -m).
 	@# Two by two what bears company, with OpenMP's idle threads asleep; then what must be alone.
 	@# Status 5 is no failure: none of the tests that were asked for is of this half.
 	OMP_WAIT_POLICY=passive $(BIN)/pytest -m "not alone and not gpu" $(BESIDE) $(PYTEST_ARGS) || [ $$? -eq 5 ]

@@ -36,9 +36,13 @@ def captured(work: Callable[[], None], device: torch.device, pool: Any = None) -
     """
     graph = torch.cuda.CUDAGraph()
     torch.cuda.synchronize(device)
-    # Other threads of the process may go on with CUDA meanwhile.
-    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-        work()
+    stream = torch.cuda.current_stream(device)
+    try:
+        # Other threads of the process may go on with CUDA meanwhile.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            work()
+    finally:
+        torch.cuda.set_stream(stream)  # a capture that fails at its end leaves its own behind
     replay: Replay = graph.replay
     return replay
 
@@ -87,7 +91,6 @@ class DecodeGraph:
         with torch.inference_mode(False):
             self._host = torch.zeros(2, dtype=torch.int32, pin_memory=device.type == "cuda")
             self._inputs = torch.zeros(2, dtype=torch.int32, device=device)  # a position, and the token there
-        fast.attender.position = self._inputs[:1]
 
     def __call__(self, token: int, cancelled: Callable[[], bool] = never) -> Tensor | None:
         """Logits [1, V] behind `token`, which the next call overwrites; None where there is no graph.
@@ -112,6 +115,7 @@ class DecodeGraph:
     def _cut(self, plan: Plan) -> None:
         """Find the runs under a plan."""
         self._runs, self._head = {}, None
+        self._fast.attender.position = self._inputs[:1]
         model, run = self._model, None
         for need, unit in zip(plan.needs.units, model.units, strict=False):
             if not (unit.name in self._fast.names and _stays(need, plan)):

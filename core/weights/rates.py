@@ -25,12 +25,12 @@ def load_rates(device_name: str, product: str) -> Rates:
     """What was measured on a device with weights multiplied so ("cached"), the rest assumed.
 
     `device_name` is the card's, or "cpu", or "sim", whose device is this machine's CPU. What another
-    device has found out of CPU and disk holds here too. Before "int8-mixed" was measured, it is taken to be
-    as fast as "int8".
+    device has found out of CPU and disk holds here too. What was not yet measured of "int8-mixed"
+    is taken to be as of "int8".
     """
     devices = read_table(FILE_NAME)
     entry, host = (
-        _entry(devices, name, product) or _entry(devices, name, _LIKE.get(product, product))
+        _entry(devices, name, _LIKE.get(product, product)) | _entry(devices, name, product)
         for name in (device_name, "cpu")
     )
     rates = {kind: _rate(entry.get(kind)) for kind in _KINDS}
@@ -49,12 +49,12 @@ def load_rates(device_name: str, product: str) -> Rates:
 
 
 def save_rates(device_name: str, product: str, rates: Rates) -> None:
-    """Keep what of `rates` is not assumed. Where the cache cannot be written, nothing is kept."""
+    """Keep what of `rates` was measured. Where the cache cannot be written, nothing is kept."""
     devices = read_table(FILE_NAME)
     entry = _entry(devices, device_name, product)
     for kind in _KINDS:
         rate: Rate = getattr(rates, kind)
-        if rate.source != "assumed":
+        if rate.source == "measured":
             entry[kind] = rate.gb_s
     for key in ("unit_s", *_SHARES):
         entry[key] = getattr(rates, key)

@@ -274,10 +274,33 @@ def test_logits_that_wander_cost_few_graphs() -> None:
     places = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
     chosen = [sampler(places[turn // 3 % 2]).token for turn in range(300)]
     assert chosen == [[2, 1][turn // 3 % 2] for turn in range(300)]
-    assert len(taken) == 1  # three times in a row are no longer enough for a second one
+    assert len(taken) == 2  # three times in a row are no longer enough for a third one
     for _ in range(4):
         sampler(places[0])
-    assert len(taken) == 2
+    assert len(taken) == 3
+
+
+def test_a_prompts_first_token_costs_no_graph() -> None:
+    """Reply after reply begins with logits that lie elsewhere than those of the graph that makes the rest."""
+    taken, repeated = [], [0]
+
+    def capture(work: Callable[[], None], device: torch.device, pool: object) -> Callable[[], None]:
+        taken.append(device)
+
+        def replay() -> None:
+            repeated[0] += 1
+            work()
+
+        return replay
+
+    choice = CapturedChoice(capture)
+    sampler = DeviceSampler(SamplingBuffers(3, CPU), lambda: Sampling(temperature=0), 0, run=choice)
+    first, others = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    for _ in range(20):
+        assert sampler(first).token == 2
+        assert [sampler(others).token for _ in range(30)] == [1] * 30
+    assert len(taken) == 1
+    assert repeated[0] == 20 * 30 - 1
 
 
 def test_what_cannot_be_captured_is_chosen_all_the_same() -> None:
