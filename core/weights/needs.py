@@ -103,8 +103,6 @@ class Needs:
 
 MIXED = "int8-mixed"
 """The weights of "int8", byte for byte, multiplied by bitsandbytes' mixed decomposition."""
-QUANTS = ("none", "int8", MIXED, "nf4", "int4", "int4-128")
-"""What weights may be quantised to while they are loaded."""
 
 _INSTEAD = {"int4-128": "int4", "int4": "int8", "nf4": "int8"}  # where a row cannot be cut into groups
 TILE_VALUES = 4 * 2**20

@@ -22,7 +22,7 @@ from core.weights import kernel_choice
 from core.weights.bnb_kernel import MixedKernel, mixed_kernel
 from core.weights.kernel_cache import known_kernels, policy_of
 from core.weights.layouts import FORMATS
-from core.weights.needs import QUANTS, needs_of
+from core.weights.needs import needs_of
 from core.weights.packed_files import listing
 from core.weights.survey import needs_asked
 from tests.streamed import TINY, bits, chosen, greedy, on_disk, small, start
@@ -72,7 +72,6 @@ def test_the_weights_are_int8s(tied: bool) -> None:
         assert replace(asked[1], quant="int8") == asked[0]
         assert {weight.format for unit in asked[1].units for weight in unit.weights} == {"int8"}
         assert (asked[0].product, asked[1].product) == ("int8", "int8-mixed")
-    assert "int8-mixed" in QUANTS
 
 
 def test_choices_of_int8_and_int8_mixed_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:

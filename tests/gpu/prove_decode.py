@@ -5,7 +5,17 @@ from __future__ import annotations
 from core.engine.load import Engine
 from core.errors import UserError
 from core.weights.bnb_kernel import mixed_kernel
-from tests.gpu.prove_parts import DEVICE, Bound, Clock, Table, decoded, device_copy_rate, engine_of, median_of
+from tests.gpu.prove_parts import (
+    DEVICE,
+    Bound,
+    Clock,
+    Table,
+    decoded,
+    device_copy_rate,
+    eagerly,
+    engine_of,
+    median_of,
+)
 
 FORMATS = ("none", "int8", "int4", "int4-128", "nf4", "int8-mixed")
 _LEAST = {"int8": 1.6, "int4-128": 2.3}  # times float16
@@ -41,9 +51,7 @@ def decode_rows(models: tuple[str, ...], clock: Clock) -> list[Bound]:
                 nbytes = multiplied(engine)
                 tokens, _ = decoded(engine, _TOKENS)
                 second = median_of(3, lambda engine=engine: decoded(engine, _TOKENS)[1])
-                graph, engine.runner.decode = engine.runner.decode, lambda token, cancelled: None
-                eager, eager_s = decoded(engine, _TOKENS)
-                engine.runner.decode = graph
+                eager, eager_s = eagerly(engine, _TOKENS)
             plain = plain or second
             name = "float16" if quant == "none" else quant
             rate = nbytes / second

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from tests.gpu.prove_decode import slower
-from tests.gpu.prove_parts import Bound, Clock, Table, decoded, engine_of, median_of, pinned_copy_rate
+from tests.gpu.prove_parts import (
+    Bound,
+    Clock,
+    Table,
+    decoded,
+    eagerly,
+    engine_of,
+    median_of,
+    pinned_copy_rate,
+)
 
 _KEPT = ("layers.0-27", "output", "embeddings")
 _TOKENS = 33
@@ -25,9 +34,7 @@ def mixed_rows(clock: Clock) -> list[Bound]:
             moved = engine.placement.plan.streamed_per_token
             tokens, _ = decoded(engine, _TOKENS)
             second = median_of(3, lambda engine=engine: decoded(engine, _TOKENS)[1])
-            graph, engine.runner.decode = engine.runner.decode, lambda token, cancelled: None
-            eager, eager_s = decoded(engine, _TOKENS)
-            engine.runner.decode = graph
+            eager, eager_s = eagerly(engine, _TOKENS)
         name = "float16" if quant == "none" else quant
         share = moved / second / pinned
         table.add(name, f"{moved / 1e9:.2f}", f"{1 / second:.1f}", f"{share:.2f}", f"{1 / eager_s:.1f}")

@@ -147,6 +147,15 @@ def decoded(engine: Engine, count: int, prompt: list[int] = PROMPT) -> tuple[lis
     return tokens, (times[-1] - times[0]) / (count - 1)
 
 
+def eagerly(engine: Engine, count: int) -> tuple[list[int], float]:
+    """As `decoded`, each kernel launched by itself."""
+    graphs, engine.runner.decode = engine.runner.decode, lambda token, cancelled: None
+    try:
+        return decoded(engine, count)
+    finally:
+        engine.runner.decode = graphs
+
+
 def median_of(times: int, run: Callable[[], float]) -> float:
     """The middle one of some runs."""
     return statistics.median(run() for _ in range(times))
