@@ -71,7 +71,7 @@ class ChatLine(Visual):
 
     def get_height(self, rules: RulesMap, width: int) -> int:
         """One row or two."""
-        return 2 if self._row.excerpt else 1
+        return _lines((self._row,))
 
     def _line(self, width: int) -> Content:
         row = self._row
@@ -102,6 +102,10 @@ def _found(excerpt: Excerpt, width: int) -> Content:
     return Content(" " * 2 * _MARK) + line.truncate(max(0, room), ellipsis=True)
 
 
+def _lines(rows: Iterable[ChatRow]) -> int:
+    return sum(2 if row.excerpt else 1 for row in rows)
+
+
 class ChatList(OptionList, can_focus=False):
     """Rows with a cursor. The keyboard belongs to the search box, so the screen's keys move it."""
 
@@ -114,6 +118,7 @@ class ChatList(OptionList, can_focus=False):
         super().__init__(id=id, markup=False, compact=True)
         self.opened = opened
         self._rows: list[ChatRow] = []
+        self._rows_lines = 0  # that they take
 
     # --- rows -----------------------------------------------------------------------------------
 
@@ -131,6 +136,7 @@ class ChatList(OptionList, can_focus=False):
         """Show these, in place of what was there."""
         top = self.scroll_y
         self._rows = list(rows)
+        self._rows_lines = _lines(self._rows)
         self.set_options(self._option(row) for row in self._rows)
         if self._rows:
             self.scroll_to(y=top if cursor else 0, animate=False, immediate=True)
@@ -142,6 +148,7 @@ class ChatList(OptionList, can_focus=False):
         known = {row.id for row in self._rows}
         new = [row for row in rows if row.id not in known]
         self._rows += new
+        self._rows_lines += _lines(new)
         self.add_options(self._option(row) for row in new)
         self._check_end()
 
@@ -207,6 +214,7 @@ class ChatList(OptionList, can_focus=False):
         self._check_end()
 
     def _check_end(self) -> None:
-        laid_out = self.size.height > 0
-        if self._rows and laid_out and self.scroll_y >= self.max_scroll_y - _NEAR:
+        """By its own rows: how far it scrolls is only known some time after they have changed."""
+        height = self.scrollable_content_region.height
+        if self._rows and height and self.scroll_y + height >= self._rows_lines - _NEAR:
             self.post_message(self.NearEnd())
