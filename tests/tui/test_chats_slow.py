@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
+from textual.message import Message
 
 from core.errors import UserError
 from core.history.records import Chat, ChatRow
@@ -18,7 +19,7 @@ from tests.tui.conftest import Open
 from tests.tui.test_chats import closed, listed, opened, titles
 from tests.tui.test_sizes import SIZES
 from tui.history_thread import HistoryThread
-from tui.widgets.chat_list import when
+from tui.widgets.chat_list import ChatList, when
 
 
 def rows_of(count: int) -> list[ChatRow]:
@@ -237,6 +238,27 @@ async def test_rows_come_fifty_at_a_time_when_the_cursor_is_near_the_end(open_ch
             "rows 0 50", "rows 50 50", "rows 99 50",
         ]  # fmt: skip
         assert "chat 130" in driver.screen_text
+
+
+async def test_rows_that_were_just_added_are_not_taken_for_the_end(open_chat: Open) -> None:
+    """Before the view is laid out anew, too."""
+    async with open_chat(history=MadeUpHistory(rows_of(50)), size=(80, 24)) as driver:
+        chats = (await opened(driver)).chats
+        chats.move(40)
+        await driver.settle()
+        posted: list[object] = []
+        real = chats.post_message
+
+        def post(message: Message) -> bool:
+            posted.append(message)
+            return real(message)
+
+        chats.post_message = post
+        chats.extend(rows_of(100)[50:])
+        assert len(chats.rows) == 100
+        assert not any(isinstance(message, ChatList.NearEnd) for message in posted)
+        chats.move(45)
+        assert any(isinstance(message, ChatList.NearEnd) for message in posted)
 
 
 async def test_a_tall_view_and_the_mouse_wheel_fetch_more(open_chat: Open) -> None:
