@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 from rich.cells import cell_len
-from textual.message import Message
 
 from core.errors import UserError
 from core.history.records import Chat, ChatRow
@@ -240,25 +239,16 @@ async def test_rows_come_fifty_at_a_time_when_the_cursor_is_near_the_end(open_ch
         assert "chat 130" in driver.screen_text
 
 
-async def test_rows_that_were_just_added_are_not_taken_for_the_end(open_chat: Open) -> None:
-    """Before the view is laid out anew, too."""
-    async with open_chat(history=MadeUpHistory(rows_of(50)), size=(80, 24)) as driver:
-        chats = (await opened(driver)).chats
-        chats.move(40)
+async def test_an_end_that_was_said_before_rows_came_fetches_no_more(open_chat: Open) -> None:
+    history = MadeUpHistory(rows_of(130))
+    async with open_chat(history=history, size=(80, 24)) as driver:
+        screen = await opened(driver)
+        screen.chats.post_message(ChatList.NearEnd())
         await driver.settle()
-        posted: list[object] = []
-        real = chats.post_message
-
-        def post(message: Message) -> bool:
-            posted.append(message)
-            return real(message)
-
-        chats.post_message = post
-        chats.extend(rows_of(100)[50:])
-        assert len(chats.rows) == 100
-        assert not any(isinstance(message, ChatList.NearEnd) for message in posted)
-        chats.move(45)
-        assert any(isinstance(message, ChatList.NearEnd) for message in posted)
+        await driver.settle()
+        assert [call for call in history.calls if call.startswith("rows")] == ["rows 0 50"]
+        screen.chats.move(45)
+        await driver.until(lambda: len(titles(screen)) == 100)
 
 
 async def test_a_tall_view_and_the_mouse_wheel_fetch_more(open_chat: Open) -> None:

@@ -154,7 +154,8 @@ class ChatsView(ModalScreen[Chat | None]):
     @on(ChatList.NearEnd)
     def _near_end(self) -> None:
         fetching = self._more is not None and not self._more.is_finished
-        if not (self.searching or fetching or self._complete):
+        # When it was said there may have been fewer rows.
+        if self.chats.is_near_end and not (self.searching or fetching or self._complete):
             self._more = self.run_worker(partial(self._next, self._words), group="more")
 
     async def _next(self, words: str) -> None:

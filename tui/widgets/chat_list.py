@@ -200,8 +200,7 @@ class ChatList(OptionList, can_focus=False):
     def watch_highlighted(self, highlighted: int | None) -> None:
         """Keep the cursor in view, and ask for more near the end."""
         super().watch_highlighted(highlighted)
-        if highlighted is not None and highlighted >= len(self._rows) - _NEAR:
-            self.post_message(self.NearEnd())
+        self._check_end()
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Ask for more near the end."""
@@ -213,8 +212,13 @@ class ChatList(OptionList, can_focus=False):
         """A larger view may have room for more."""
         self._check_end()
 
-    def _check_end(self) -> None:
-        """By its own rows: how far it scrolls is only known some time after they have changed."""
+    @property
+    def is_near_end(self) -> bool:
+        """Whether the cursor or the view is near the last of the rows that are there now."""
         height = self.scrollable_content_region.height
-        if self._rows and height and self.scroll_y + height >= self._rows_lines - _NEAR:
+        seen = height > 0 and self.scroll_y + height >= self._rows_lines - _NEAR
+        return bool(self._rows) and (seen or (self.highlighted or 0) >= len(self._rows) - _NEAR)
+
+    def _check_end(self) -> None:
+        if self.is_near_end:
             self.post_message(self.NearEnd())
